@@ -1,0 +1,1 @@
+"""Raw inputs (captions, pictures) to the ports of `Cond`."""

@@ -1,0 +1,1 @@
+"""Ground floor: configuration, meshes, checkpoints and video files. Knows no model."""

@@ -1,0 +1,146 @@
+"""The device mesh, and the one table that says which of its axes a parameter is split over.
+
+Parameters name logical axes where they are made (`kernel_metadata={"out_sharding": ("conv_in",
+"conv_out")}`); `LOGICAL_AXES` maps those names to mesh axes. A logical axis whose size a mesh axis
+does not divide stays whole on every device, so that one config runs on any mesh.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vdm_jax.core.refusal import Refusal
+
+T = TypeVar("T")
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+LOGICAL_AXES: dict[str, str] = {
+    "conv_in": "fsdp",
+    "conv_out": "tensor",
+    "embed": "fsdp",
+    "mlp": "tensor",
+    "heads": "tensor",
+}
+
+BATCH_AXES = ("data", "fsdp")  # the batch is split over both: fsdp is data parallel, weights split
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How the devices of all processes are laid out."""
+
+    data: int | None = None
+    """Copies of the model; None takes every device that the other axes leave."""
+    fsdp: int = 1
+    """Parts that weights and optimiser moments are cut into; the batch is split over it too."""
+    tensor: int = 1
+    """Parts that the width of each layer is cut into."""
+
+    def build(self) -> Mesh:
+        """The mesh over `jax.devices()`.
+
+        Raises:
+            Refusal: when the sizes do not multiply to the number of devices.
+        """
+        devices = jax.devices()
+        rest = self.fsdp * self.tensor
+        data = self.data if self.data is not None else len(devices) // rest
+        if min(data, self.fsdp, self.tensor) < 1 or data * rest != len(devices):
+            raise Refusal(
+                f"mesh data={self.data} x fsdp={self.fsdp} x tensor={self.tensor} does not cover "
+                f"the {len(devices)} devices here; the three must multiply to {len(devices)}"
+            )
+        return jax.make_mesh(
+            (data, self.fsdp, self.tensor), MESH_AXES, axis_types=(AxisType.Auto,) * 3
+        )
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Into how many parts the global batch is cut; it must be a multiple of this."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Leading axis over the batch axes, everything else whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows of the global batch as global arrays, split over the batch axes."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
+    }
+
+
+def put_whole_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """A batch of which every process holds all rows, split over the batch axes."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_callback(rows.shape, sharding, lambda index, rows=rows: rows[index])
+        for name, rows in batch.items()
+    }
+
+
+def shardings(state: Any, mesh: Mesh) -> Any:
+    """The sharding of every array of `state` (a pytree of `nnx.Variable`s and bare arrays).
+
+    Returns the same pytree with a `NamedSharding` in place of each array.
+    """
+
+    def of_leaf(leaf: Any) -> Any:
+        if not isinstance(leaf, nnx.Variable):
+            return replicated(mesh)
+        axes = leaf.get_metadata().get("out_sharding")
+        spec = _spec(axes, leaf.get_value().shape, mesh)
+        return leaf.replace(NamedSharding(mesh, spec))
+
+    return jax.tree.map(of_leaf, state, is_leaf=lambda x: isinstance(x, nnx.Variable))
+
+
+def _spec(
+    axes: tuple[str | None, ...] | None, shape: tuple[int, ...], mesh: Mesh
+) -> PartitionSpec:
+    """Mesh axes for one array; an axis that does not divide its dimension is left out."""
+    if axes is None:
+        return PartitionSpec()
+    mapped = [LOGICAL_AXES[name] if name is not None else None for name in axes]
+    fitting = [
+        axis if axis is not None and size % mesh.shape[axis] == 0 else None
+        for axis, size in zip(mapped, shape, strict=True)
+    ]
+    return PartitionSpec(*fitting)
+
+
+def build_abstract(make: Callable[[], T]) -> T:
+    """`make()` with shapes in place of arrays; computes and allocates nothing."""
+    with nnx.use_eager_sharding(False):
+        return nnx.eval_shape(make)
+
+
+def describe(state: Any, mesh: Mesh) -> str:
+    """One line per array: path, shape, type, and the mesh axes that it is split over."""
+    rows = []
+    placed = shardings(state, mesh)
+    leaves, _ = jax.tree.flatten_with_path(state)
+    for (path, leaf), sharding in zip(leaves, jax.tree.leaves(placed), strict=True):
+        name = ".".join(str(getattr(k, "key", getattr(k, "name", k))).strip(".") for k in path)
+        spec = ", ".join("-" if axis is None else axis for axis in sharding.spec) or "replicated"
+        rows.append((name.removesuffix(".value"), str(tuple(leaf.shape)), str(leaf.dtype), spec))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]])
+        for row in rows
+    )

@@ -1,0 +1,1 @@
+"""Samples: sources, shards and the deterministic loader."""

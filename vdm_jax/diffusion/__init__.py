@@ -1,0 +1,1 @@
+"""Diffusion mathematics on plain callables: levels, parameterisations, samplers, guidance."""

@@ -1,0 +1,38 @@
+"""Cond: everything a network may be conditioned on, as one fixed pytree of ports.
+
+A port is None (the model has no such input) or holds a value; each value has a null, which
+`conditioning.drop` writes during training for classifier-free guidance:
+tokens: zeros with a mask of False · vec: zeros · concat: zeros.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+from jaxtyping import Array, Bool, Float
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Tokens:
+    """One stream of context tokens. `mask` is True where a token is real; all False is the null."""
+
+    embedding: Float[Array, "b l d"]
+    mask: Bool[Array, "b l"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cond:
+    """The conditioning ports of every network.
+
+    tokens: named streams that are attended to or pooled ("text", "image", ...).
+    vec: features added to the level embedding (frame rate, motion, ...).
+    concat: channels appended to the noisy input, frame by frame (a known picture, its mask).
+    image_only: True for frames that are single pictures beside a video (joint image-video
+        training, Ho et al. 2022, section 3): they mix with no other frame in time.
+    """
+
+    tokens: dict[str, Tokens] = field(default_factory=dict)
+    vec: Float[Array, "b d"] | None = None
+    concat: Float[Array, "b t h w k"] | None = None
+    image_only: Bool[Array, "b t"] | None = None

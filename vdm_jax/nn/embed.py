@@ -1,0 +1,55 @@
+"""Embeddings of scalars and of positions."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+
+def sinusoid(
+    x: Float[Array, "*batch"], width: int, slowest: float = 1 / 64, fastest: float = 16.0
+) -> Float[Array, "*batch {width}"]:
+    """cos and sin of x at width/2 frequencies, spaced geometrically (radians per unit of x).
+
+    The default range suits a c_noise of order one, such as log(sigma) / 4: neighbouring levels
+    0.05 apart differ clearly, and values up to 100 apart are still told apart. `width` is even.
+    """
+    frequencies = np.geomspace(fastest, slowest, width // 2, dtype=np.float32)
+    angles = x[..., None].astype(jnp.float32) * frequencies.reshape((1,) * x.ndim + (-1,))
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def relative_buckets(
+    num_frames: int, num_buckets: int = 32, max_distance: int = 128
+) -> Int[np.ndarray, "{num_frames} {num_frames}"]:
+    """T5's bucket of each (query, key) pair of positions (Raffel et al. 2020, section 2.1).
+
+    Half of the buckets are for keys after the query. In each half, the first half of the buckets
+    hold one distance each; the rest grow logarithmically up to max_distance, and beyond it
+    everything falls into the last.
+    """
+    half = num_buckets // 2
+    exact = half // 2
+    position = np.arange(num_frames)
+    offset = position[None, :] - position[:, None]
+    distance = np.abs(offset)
+    ratio = np.log(np.maximum(distance, 1) / exact) / math.log(max_distance / exact)
+    far = np.minimum(exact + (ratio * (half - exact)).astype(int), half - 1)
+    return np.where(distance < exact, distance, far) + half * (offset > 0)
+
+
+class RelativeBias(nnx.Module):
+    """A learned attention bias per head and relative position; one table serves every layer."""
+
+    def __init__(self, heads: int, *, num_buckets: int = 32, rngs: nnx.Rngs):
+        init = nnx.initializers.normal(0.02)
+        self.num_buckets = num_buckets
+        self.table = nnx.Param(
+            init(rngs.params(), (num_buckets, heads)), out_sharding=(None, "heads")
+        )
+
+    def __call__(self, num_frames: int) -> Float[Array, "n {num_frames} {num_frames}"]:
+        buckets = relative_buckets(num_frames, self.num_buckets)
+        return jnp.moveaxis(self.table[...][buckets], -1, 0)

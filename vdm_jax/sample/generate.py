@@ -1,0 +1,86 @@
+"""A trained model as one callable: captions and pictures in, videos out, compiled once."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, UInt8
+
+from vdm_jax.core import mesh as meshes
+from vdm_jax.tasks.task import Around, Arrays, ModelConfig, Task
+
+
+class Generator:
+    """Draws videos of one task in batches of a fixed size, so that it compiles only once.
+
+    A video depends on its number in the request, on its caption and picture, and on the seed; not
+    on the batch size, nor on what else is drawn beside it.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: ModelConfig,
+        mesh: Mesh,
+        *,
+        batch_size: int,
+        on_step: Callable[[], None] | None = None,
+    ):
+        """`batch_size` is rounded up to what the mesh can share; `on_step` is called after each
+        evaluation of the denoiser."""
+        shards = meshes.batch_shards(mesh)
+        self._batch_size = -(-batch_size // shards) * shards
+        self._task, self._model, self._mesh = task, model, mesh
+        self._graphdef, _ = nnx.split(
+            meshes.build_abstract(lambda: model.build(rngs=nnx.Rngs(0))), nnx.Param
+        )
+        self._around = _unchanged if on_step is None else _counted(on_step)
+        self._run = jax.jit(self._generate, out_shardings=meshes.replicated(mesh))
+
+    def _generate(self, params: nnx.State, arrays: Arrays, key: Array) -> Array:
+        model = nnx.merge(self._graphdef, params)
+        return self._task.generate(model, arrays, key, around=self._around)
+
+    def __call__(
+        self,
+        params: nnx.State,
+        captions: Sequence[str],
+        pictures: UInt8[np.ndarray, "n h w c"] | None,
+        *,
+        seed: int,
+    ) -> UInt8[np.ndarray, "n t h w c"]:
+        """One video for each caption (and picture). Refuses what the task cannot do."""
+        arrays = self._task.request(self._model, captions, pictures)
+        arrays["row"] = np.arange(len(captions), dtype=np.int32)
+        key = jax.random.key(seed)
+        videos = []
+        for start in range(0, len(captions), self._batch_size):
+            rows = _rows(arrays, start, self._batch_size)
+            batch = meshes.put_whole_batch(rows, self._mesh)
+            videos.append(np.asarray(self._run(params, batch, key)))
+        return np.concatenate(videos)[: len(captions)]
+
+
+def _rows(arrays: Arrays, start: int, size: int) -> Arrays:
+    """Rows [start, start + size) of each array, the last one repeated where they run out."""
+    total = len(arrays["row"])
+    index = np.minimum(np.arange(start, start + size), total - 1)
+    return {name: rows[index] for name, rows in arrays.items()}
+
+
+def _unchanged(denoise: Callable) -> Callable:
+    return denoise
+
+
+def _counted(on_step: Callable[[], None]) -> Around:
+    def around(denoise: Callable) -> Callable:
+        def counted(*args: object) -> Array:
+            x0 = denoise(*args)
+            jax.debug.callback(lambda _: on_step(), x0.ravel()[0])
+            return x0
+
+        return counted
+
+    return around

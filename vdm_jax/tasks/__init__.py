@@ -1,0 +1,1 @@
+"""A task is one problem: its training loss and its generation, together."""

@@ -1,0 +1,115 @@
+"""What every denoising task does alike: price the recovery of a noised video, and sample one."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from vdm_jax.conditioning.drop import null
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.diffusion.denoiser import Denoiser, denoiser
+from vdm_jax.diffusion.guidance import cfg
+from vdm_jax.diffusion.level import Level
+from vdm_jax.diffusion.loss import denoising_loss
+from vdm_jax.diffusion.process import Process
+from vdm_jax.diffusion.sampler import Heun, Sampler
+from vdm_jax.models.cond import Cond
+from vdm_jax.tasks.task import Around, Arrays, VideoModel, VideoShape
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How videos are drawn from a trained model."""
+
+    sampler: Sampler = Heun()
+    num_steps: int = 25
+    """Noise levels that are walked down."""
+    guidance_scale: float = 1.0
+    """Weight of the caption (Ho and Salimans 2022): 1 takes the model as trained, at half the
+    cost; more follows the caption harder."""
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1 or self.guidance_scale < 0:
+            raise Refusal(
+                f"num_steps must be at least 1 and guidance_scale not below 0, got "
+                f"{self.num_steps} and {self.guidance_scale}"
+            )
+
+
+def encode_text(model: VideoModel, arrays: Arrays) -> Cond:
+    """The token port from the arrays of `ModelConfig.tokenize`; empty for a model without text."""
+    return Cond() if model.text is None else Cond(tokens={"text": model.text(arrays["text"])})
+
+
+def loss(
+    process: Process,
+    denoise: Denoiser,
+    x0: Float[Array, "b t h w c"],
+    cond: Cond,
+    key: Array,
+    *,
+    known: Bool[Array, "b t"] | None = None,
+) -> Float[Array, ""]:
+    """Weighted squared error of `denoise` at random levels, one level a video.
+
+    Frames marked `known` enter clean and are not priced.
+    """
+    level_key, noise_key = jax.random.split(key)
+    drawn = process.density.sample(level_key, (x0.shape[0], 1))
+    level = Level(*(jnp.broadcast_to(part, x0.shape[:2]) for part in drawn))
+    counts = None
+    if known is not None:
+        level = level.clean_where(known)
+        counts = 1.0 - known.astype(jnp.float32)
+    return denoising_loss(
+        denoise, x0, level, cond, noise_key, weight=process.weight, counts=counts
+    ).value
+
+
+def sample(
+    process: Process,
+    sampling: Sampling,
+    model: VideoModel,
+    video: VideoShape,
+    rows: Int[Array, " b"],
+    cond: Cond,
+    key: Array,
+    around: Around,
+    *,
+    known: tuple[Float[Array, "b t h w c"], Bool[Array, "b t"]] | None = None,
+) -> Float[Array, "b t h w c"]:
+    """Videos in -1..1 from noise; the frames of `known` (values, which) stand clean throughout.
+
+    Guidance nulls the tokens only: the picture stays in both of its branches.
+    """
+    start_key, walk_key = jax.random.split(key)
+    levels = process.schedule.ladder(sampling.num_steps)
+    noise = _noise(rows, video.sizes, start_key)
+    z = levels.sigma[0] * noise
+    if known is not None:
+        values, which = known
+        levels = levels.clean_where(which)
+        z = jnp.where(which[..., None, None, None], values, z)
+    denoise = denoiser(model.network, process.precond)
+    if sampling.guidance_scale != 1.0 and cond.tokens:
+        denoise = cfg(denoise, null(cond, ("tokens",)), sampling.guidance_scale)
+    return sampling.sampler(around(denoise), z, levels, cond, walk_key)
+
+
+def _noise(
+    rows: Int[Array, " b"], sizes: tuple[int, int, int, int], key: Array
+) -> Float[Array, "b t h w c"]:
+    """Unit noise; a row's noise depends on its number, not on its neighbours."""
+    keys = jax.vmap(partial(jax.random.fold_in, key))(rows)
+    return jax.vmap(lambda row_key: jax.random.normal(row_key, sizes))(keys)
+
+
+def check_ports(what: str, network: Any, *, concat: int | None) -> None:
+    """Refuse a network whose concat port is not what the task `what` feeds it."""
+    if network.concat_channels != concat:
+        raise Refusal(
+            f"{what} needs model.network.concat_channels {concat}, got {network.concat_channels}"
+        )

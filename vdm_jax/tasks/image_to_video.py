@@ -1,0 +1,116 @@
+"""A picture and a caption to a video that begins with the picture and does what the caption says.
+
+The picture enters twice. It is frame 0 of the video, at level (1, 0): clean among noisy frames,
+and it comes out as it went in. And it is appended to every frame as channels (with one more that
+says whether there is a picture), so that each frame sees it where it stands, as Stable Video
+Diffusion does with its image latent (Blattmann et al. 2023, section 4.3).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
+
+from vdm_jax.conditioning.drop import drop
+from vdm_jax.diffusion.denoiser import Denoiser, denoiser
+from vdm_jax.diffusion.process import Process
+from vdm_jax.models.cond import Cond
+from vdm_jax.tasks import denoising
+from vdm_jax.tasks.denoising import Sampling
+from vdm_jax.tasks.task import (
+    Around,
+    Arrays,
+    ModelConfig,
+    VideoModel,
+    VideoShape,
+    to_bytes,
+    to_signal,
+)
+
+PICTURE_CHANNELS = 4  # the picture, and 1 where there is one
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageToVideo:
+    """Videos in pixels, from their first frame and, with a text encoder, a caption."""
+
+    process: Process
+    video: VideoShape = VideoShape()
+    sampling: Sampling = Sampling()
+    caption_drop: float = 0.1
+    """Part of the training samples whose caption is hidden, for guidance."""
+    picture_drop: float = 0.1
+    """Part of the training samples whose picture is hidden: the model then makes it up."""
+
+    @property
+    def takes_picture(self) -> bool:
+        return True
+
+    def check(self, model: ModelConfig) -> None:
+        denoising.check_ports("image-to-video", model.network, concat=PICTURE_CHANNELS)
+
+    def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
+        video = batch["video"]
+        return {"video": video, **self._pictured(video[:, 0]), **model.tokenize(batch["caption"])}
+
+    def request(
+        self,
+        model: ModelConfig,
+        captions: Sequence[str],
+        pictures: UInt8[np.ndarray, "b h w c"] | None,
+    ) -> Arrays:
+        none = np.zeros((len(captions), *self.video.sizes[1:]), np.uint8)
+        arrays = self._pictured(none if pictures is None else pictures)
+        if pictures is None:
+            arrays["has_picture"][:] = False
+        return {**arrays, **model.tokenize(captions)}
+
+    @staticmethod
+    def _pictured(pictures: UInt8[np.ndarray, "b h w c"]) -> Arrays:
+        return {"picture": pictures, "has_picture": np.ones(len(pictures), bool)}
+
+    def condition(self, model: VideoModel, arrays: Arrays) -> Cond:
+        """Tokens of the caption, and the picture beside each frame."""
+        present = arrays["has_picture"][:, None, None, None]
+        picture = jnp.where(present, to_signal(arrays["picture"]), 0.0)
+        mask = jnp.broadcast_to(present, (*picture.shape[:3], 1)).astype(picture.dtype)
+        beside = jnp.concatenate([picture, mask], axis=-1)[:, None]
+        sizes = (len(picture), self.video.num_frames, *beside.shape[2:])
+        return replace(
+            denoising.encode_text(model, arrays), concat=jnp.broadcast_to(beside, sizes)
+        )
+
+    def known(self, cond: Cond) -> Bool[Array, "b t"]:
+        """Frame 0 of the samples whose picture is there."""
+        assert cond.concat is not None
+        present = cond.concat[:, :, 0, 0, -1] > 0
+        return present & (jnp.arange(self.video.num_frames) == 0)[None]
+
+    def price(self, denoise: Denoiser, cond: Cond, arrays: Arrays, key: Array) -> Float[Array, ""]:
+        """The loss of any denoiser under these conditions, on the frames that it does not know."""
+        return denoising.loss(
+            self.process, denoise, to_signal(arrays["video"]), cond, key, known=self.known(cond)
+        )
+
+    def loss(
+        self, model: VideoModel, arrays: Arrays, key: Array
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        drop_key, loss_key = jax.random.split(key)
+        hidden = {"tokens": self.caption_drop, "concat": self.picture_drop}
+        cond = drop(self.condition(model, arrays), drop_key, hidden)
+        return self.price(denoiser(model.network, self.process.precond), cond, arrays, loss_key), {}
+
+    def generate(
+        self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
+    ) -> UInt8[Array, "b t h w c"]:
+        cond = self.condition(model, arrays)
+        assert cond.concat is not None
+        x0 = denoising.sample(
+            self.process, self.sampling, model, self.video, arrays["row"], cond, key, around,
+            known=(cond.concat[..., :-1], self.known(cond)),
+        )  # fmt: skip
+        return to_bytes(x0)

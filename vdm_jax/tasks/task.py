@@ -1,0 +1,124 @@
+"""The Task contract, and the model that tasks train: a network with the encoders it needs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
+
+from vdm_jax.conditioning.text import WordEncoderConfig
+from vdm_jax.diffusion.denoiser import Denoiser
+from vdm_jax.diffusion.process import Process
+from vdm_jax.models.cond import Cond
+from vdm_jax.models.vdm_unet import VDMUNetConfig
+
+Arrays = dict[str, Any]
+Around = Callable[[Denoiser], Denoiser]
+"""A change of the denoiser from outside (Denoiser -> Denoiser): progress, a guidance."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is trained: a denoising network, and a text encoder if captions steer it."""
+
+    network: VDMUNetConfig
+    text: WordEncoderConfig | None = None
+
+    def build(self, *, rngs: nnx.Rngs) -> "VideoModel":
+        return VideoModel(self, rngs=rngs)
+
+    def tokenize(self, captions: Sequence[str]) -> Arrays:
+        """The arrays that captions become; none for a model without text."""
+        return {} if self.text is None else {"text": self.text.tokenize(captions)}
+
+
+class VideoModel(nnx.Module):
+    """A network and its encoders, under one set of parameters."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.network = config.network.build(rngs=rngs)
+        self.text = None if config.text is None else config.text.build(rngs=rngs)
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """Size of the videos of a task: frames, pixels, and frames a second."""
+
+    num_frames: int = 16
+    height: int = 64
+    width: int = 64
+    fps: float = 8.0
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        return self.num_frames, self.height, self.width, 3
+
+
+@runtime_checkable
+class Task(Protocol):
+    """One problem: the loss that trains a model for it and the generation that uses the model.
+
+    Both take the same arrays, which `prepare` makes from samples of a source and `request` from
+    what a user asks for; `loss` also reads "video".
+    """
+
+    @property
+    def video(self) -> VideoShape: ...
+
+    @property
+    def process(self) -> Process: ...
+
+    @property
+    def takes_picture(self) -> bool:
+        """Whether `request` reads pictures."""
+        ...
+
+    def check(self, model: ModelConfig) -> None:
+        """Refuse a model that cannot do this task."""
+        ...
+
+    def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
+        """Numpy arrays "b ..." of one batch of samples."""
+        ...
+
+    def request(
+        self,
+        model: ModelConfig,
+        captions: Sequence[str],
+        pictures: UInt8[np.ndarray, "b h w c"] | None,
+    ) -> Arrays:
+        """The same arrays, without the video, for `generate`; refuses what the task cannot do."""
+        ...
+
+    def condition(self, model: VideoModel, arrays: Arrays) -> Cond:
+        """The conditioning ports of these arrays, nothing hidden."""
+        ...
+
+    def price(self, denoise: Denoiser, cond: Cond, arrays: Arrays, key: Array) -> Float[Array, ""]:
+        """The loss of any denoiser under these conditions: for comparisons."""
+        ...
+
+    def loss(
+        self, model: VideoModel, arrays: Arrays, key: Array
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Mean loss over the batch, and further scalars worth logging."""
+        ...
+
+    def generate(
+        self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
+    ) -> UInt8[Array, "b t h w c"]:
+        """One video for each row. A row depends on its "row" number and `key`, not on the batch."""
+        ...
+
+
+def to_signal(video: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Bytes 0..255 to -1..1."""
+    return video.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_bytes(x: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
+    """-1..1 to bytes; what lies outside is clipped."""
+    return jnp.round((jnp.clip(x, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)

@@ -1,0 +1,1 @@
+"""The verb `train`: a config in, a run directory out."""

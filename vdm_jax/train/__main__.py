@@ -1,0 +1,100 @@
+"""`python -m vdm_jax.train --config configs/x.py --workdir runs/x [--optim.learning-rate 3e-4]`."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vdm_jax.core import command, options
+from vdm_jax.core.refusal import Refusal
+
+PROG = "python -m vdm_jax.train"
+USAGE = f"""\
+usage: {PROG} --config FILE[:FUNCTION] [--workdir DIR] [--OPTION VALUE ...]
+
+Train a model. The same command again goes on from the last checkpoint.
+
+  --config FILE[:FUNCTION]  a Python file and its function: config if not said, or smoke, the same
+                            shrunk to seconds. Or the config.json of a run.
+  --workdir DIR             the run directory (default: runs/ and the name of the config)
+  --print-config            show the config, options applied, and stop
+  --print-sharding          show how each parameter lies on the devices, and stop
+  --help                    this; with --config also every option of that config
+"""
+
+
+def main(args: Sequence[str]) -> int:
+    """Exit code 0: finished, or stopped on request and saved."""
+    own = options.own(
+        args, ("--config", "--workdir"), ("--print-config", "--print-sharding", "--help", "-h")
+    )
+    helped = own.switches & {"--help", "-h"}
+    if "--config" not in own.values:
+        if not helped:
+            raise Refusal(f"--config is missing, e.g. --config configs/quickstart.py; see {PROG} --help")
+        print(USAGE)
+        return 0
+    if helped:
+        print(USAGE)
+    spec = own.values["--config"]
+    config = _config(spec, [*own.rest, *(["--help"] if helped else [])])
+    if "--print-config" in own.switches:
+        from vdm_jax.core import config as configs
+
+        print(configs.show(config))
+        return 0
+    if "--print-sharding" in own.switches:
+        print(_sharding(config))
+        return 0
+    return _train(config, Path(own.values.get("--workdir", _default_workdir(spec))))
+
+
+def _config(spec: str, args: list[str]) -> Any:
+    from vdm_jax.core import config as configs
+    from vdm_jax.train.config import TrainConfig
+
+    if spec.endswith(".json"):
+        path = Path(spec)
+        if not path.is_file():
+            raise Refusal(f"no config file {spec!r}")
+        config = configs.from_json(path.read_text(encoding="utf-8"))
+    else:
+        config = configs.load(spec)
+    if not isinstance(config, TrainConfig):
+        raise Refusal(f"{spec} gives a {type(config).__name__}; training needs a TrainConfig")
+    return configs.override(config, args, prog=PROG)
+
+
+def _default_workdir(spec: str) -> str:
+    """runs/x for configs/x.py, runs/x-smoke for configs/x.py:smoke, the run itself for a JSON."""
+    if spec.endswith(".json"):
+        return str(Path(spec).parent)
+    name, _, function = spec.partition(".py")
+    return str(Path("runs") / Path(name).name) + function.replace(":", "-")
+
+
+def _sharding(config: Any) -> str:
+    from vdm_jax.core import mesh as meshes
+    from vdm_jax.train import state as states
+
+    mesh = config.mesh.build()
+    built = states.build(config.build_model, config.optim.build(config.steps), mesh)
+    return meshes.describe(built.abstract.params, mesh)
+
+
+def _train(config: Any, workdir: Path) -> int:
+    from vdm_jax.train.loop import train
+
+    logging.basicConfig(format="%(message)s", level=logging.ERROR)
+    logging.getLogger("vdm_jax").setLevel(logging.WARNING)
+    if not train(config, workdir):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # a compilation that was left behind cannot be ended otherwise
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

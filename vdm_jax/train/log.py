@@ -1,0 +1,96 @@
+"""metrics.jsonl: one JSON object a line, each with its `step`; survives being killed.
+
+A record at step n speaks of the state after n steps. A number that is not finite is written as
+null, since JSON has no word for it. Lines that are not whole records (the torn last line of a
+killed run) are passed over when reading and removed when the file is opened again.
+"""
+
+import json
+import math
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, SupportsFloat
+
+from vdm_jax.core.refusal import Refusal
+
+Record = dict[str, Any]
+
+
+def read(path: str | os.PathLike) -> list[Record]:
+    """All whole records, in order; none if there is no such file."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    with _faults_named(path):
+        lines = path.read_bytes().splitlines(keepends=True)
+    return [record for line in lines if (record := _parse(line)) is not None]
+
+
+class MetricsLog:
+    """Appends records; opened at the step a run goes on from, it forgets what came after."""
+
+    def __init__(self, path: str | os.PathLike, step: int = 0) -> None:
+        """step: where the run starts or resumes; later records go, so curves are not doubled."""
+        self._path = Path(path)
+        kept = [record for record in read(path) if record["step"] <= step]
+        text = "".join(json.dumps(record) + "\n" for record in kept).encode()
+        with _faults_named(self._path):
+            if not self._path.exists() or self._path.read_bytes() != text:
+                part = self._path.with_name(self._path.name + ".part")
+                part.write_bytes(text)
+                os.replace(part, self._path)
+            self._file = self._path.open("ab", buffering=0)
+
+    def write(self, step: int, scalars: Mapping[str, SupportsFloat | str]) -> None:
+        """Append one record. It is in the file at once, on the disk after `sync`."""
+        record = {"step": step} | {name: _json_number(value) for name, value in scalars.items()}
+        with _faults_named(self._path):
+            self._file.write((json.dumps(record) + "\n").encode())
+
+    def sync(self) -> None:
+        """Return when all records are on the disk: call it where a checkpoint is saved."""
+        with _faults_named(self._path):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self.sync()
+        self._file.close()
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _json_number(value: SupportsFloat | str) -> float | int | str | None:
+    if isinstance(value, str):
+        return value
+    number = value if isinstance(value, int) else float(value)
+    return number if math.isfinite(number) else None
+
+
+def _parse(line: bytes) -> Record | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    whole = line.endswith(b"\n") and isinstance(record, dict)
+    return record if whole and isinstance(record.get("step"), int) else None
+
+
+@contextmanager
+def _faults_named(path: Path) -> Generator[None, None, None]:
+    """A full disk or a missing permission as one line."""
+    try:
+        yield
+    except OSError as fault:
+        raise Refusal(f"cannot keep metrics in {path}: {fault.strerror}") from fault

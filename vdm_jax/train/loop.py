@@ -1,0 +1,149 @@
+"""The training loop: data, state, step; once in a while a report, a preview, a checkpoint."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from vdm_jax.core import mesh as meshes
+from vdm_jax.core.checkpoint import Checkpoints
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.data.loader import Loader, Source, stack
+from vdm_jax.train import rundir
+from vdm_jax.train import state as states
+from vdm_jax.train.config import TrainConfig
+from vdm_jax.train.observer import Observer
+from vdm_jax.train.state import Built, TrainState
+from vdm_jax.train.step import StepFn, update
+from vdm_jax.train.stop import Stopped, stop_sign
+
+
+def train(config: TrainConfig, workdir: Path) -> bool:
+    """Run `config` in `workdir` to its last step, from wherever an earlier call left off.
+
+    Returns whether it was finished; False: SIGTERM or Ctrl-C stopped it, and its state is saved.
+    Raises Refusal, before anything is compiled, when config, data, directory or checkpoints do not
+    fit together, and later when too many steps in a row were not finite.
+    """
+    rundir.check(workdir, config)
+    mesh = config.mesh.build()
+    sources = open_sources(config, mesh)
+    built = states.build(config.build_model, config.optim.build(config.steps), mesh)
+    with Checkpoints(workdir / "checkpoints", keep=config.keep) as checkpoints:
+        loader = open_loader(config, sources[0])
+        restored = checkpoints.restore(built.abstract)
+        if restored is not None:
+            loader.restore(restored.meta["data"])
+        rundir.prepare(workdir, config)
+        step = 0 if restored is None else restored.step
+        with (
+            stop_sign() as stop,
+            Observer(config, workdir, mesh, sources, stop, step=step) as observer,
+        ):
+            if restored is not None:
+                observer.say(f"going on from step {step} of {config.steps} in {workdir}")
+            begin = built.init if restored is None else lambda: restored.state
+            step_of = partial(compiled_step, config, built, sources[0], mesh)
+            return _run(config, mesh, begin, step_of, loader, checkpoints, observer, stop)
+
+
+def _run(
+    config: TrainConfig,
+    mesh: Mesh,
+    state: TrainState,
+    make_step: Callable[[], StepFn],
+    loader: Loader,
+    checkpoints: Checkpoints,
+    observer: Observer,
+    stop: threading.Event,
+) -> bool:
+    step = saved = int(state.step)
+    key = jax.random.key(config.seed)
+    try:
+        if step < config.steps:
+            train_step = observer.compile(make_step)
+        while step < config.steps and not stop.is_set():
+            batch = config.task.prepare(config.model, next(loader))
+            state, scalars = train_step(state, meshes.put_batch(batch, mesh), key)
+            step += 1
+            if step % config.log_every == 0 or step == config.steps:
+                observer.report(step, scalars)
+            if step % config.save_every == 0 or step == config.steps:
+                observer.sync()
+                checkpoints.save(step, state, {"data": loader.state()})
+                saved = step
+            if step % config.preview_every == 0 or step == config.steps:
+                observer.preview(step, state)
+        if step == config.steps:
+            observer.finish(state)
+    except Stopped:
+        pass
+    finally:
+        loader.close()
+    if step > saved:
+        observer.sync()
+        checkpoints.save(step, state, {"data": loader.state()})
+    if stopped := stop.is_set():
+        checkpoints.wait()
+        observer.say(f"stopped at step {step} of {config.steps}; the same command goes on from it")
+    return not stopped
+
+
+def open_sources(config: TrainConfig, mesh: Mesh) -> tuple[Source, Source]:
+    """What is trained on and what is held out, checked against the rest of the config."""
+    shards = meshes.batch_shards(mesh) * config.accumulate
+    if config.batch_size % shards:
+        raise Refusal(
+            f"batch_size {config.batch_size} must be a multiple of {shards}: data x fsdp devices "
+            "x accumulate"
+        )
+    sources = config.data.build(), config.held_out.build()
+    if config.judge is not None:
+        config.judge.check(sources[1])
+    for source in sources:
+        got, want = source[0]["video"].shape, config.task.video.sizes
+        if got != want:
+            raise Refusal(
+                f"the data holds videos of {_size(got)}, task.video wants {_size(want)}; make "
+                "data and held_out give that size"
+            )
+    return sources
+
+
+def open_loader(config: TrainConfig, source: Source) -> Loader:
+    return Loader(
+        source,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def compiled_step(config: TrainConfig, built: Built, source: Source, mesh: Mesh) -> StepFn:
+    """The training step, compiled for the shapes of this run."""
+    step = update(
+        built.graphdef,
+        config.task.loss,
+        config.optim.build(config.steps),
+        ema_decay=config.ema_decay,
+        accumulate=config.accumulate,
+    )
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, built.abstract)
+    jitted = jax.jit(
+        step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh))
+    )
+    sample = config.task.prepare(config.model, stack([source[0]]))
+    sharding = meshes.batch_sharding(mesh)
+    batch = {
+        name: jax.ShapeDtypeStruct((config.batch_size, *rows.shape[1:]), rows.dtype, sharding=sharding)
+        for name, rows in sample.items()
+    }
+    return jitted.lower(built.abstract, batch, jax.random.key(config.seed)).compile()
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    t, h, w, c = shape
+    return f"{t} frames of {h}x{w}x{c}"

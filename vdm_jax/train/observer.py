@@ -1,0 +1,196 @@
+"""What a run shows while it goes: progress, curves, previews, held-out loss, and its report."""
+
+import json
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vdm_jax.core import config as configs
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.data.loader import Source
+from vdm_jax.train import log, report
+from vdm_jax.train.config import TrainConfig
+from vdm_jax.train.held_out import HeldOut
+from vdm_jax.train.preview import Previews
+from vdm_jax.train.progress import Progress, duration
+from vdm_jax.train.state import TrainState
+from vdm_jax.train.step import Scalars
+from vdm_jax.train.stop import interruptible
+
+T = TypeVar("T")
+PACKAGES = ("vdm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+class Observer:
+    """Writes all of the run directory but config and checkpoints. Use as a context manager.
+
+    Every process of a run calls it alike, since previews are drawn on the whole mesh; process 0
+    alone writes and prints.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        workdir: Path,
+        mesh: Mesh,
+        sources: tuple[Source, Source],
+        stop: threading.Event,
+        *,
+        step: int,
+    ):
+        """sources: what is trained on, and what is held out. step: where the run goes on from."""
+        self._config, self._workdir, self._stop = config, workdir, stop
+        self._chief = jax.process_index() == 0
+        self._begin = self._then = time.monotonic()
+        self._first = self._before = step
+        self._skipped = self._skips_in_a_row = 0
+        self._scores = ""
+        self._credit = getattr(sources[1], "credit", "")
+        self._held_out = HeldOut(config, mesh, *sources)
+        self._previews = Previews(config, mesh, sources[1])
+        self._open = ExitStack()
+        files = workdir if self._chief else None
+        self._log: IO[str] | None = None
+        if files is not None:
+            self._log = self._open.enter_context(open(files / "log.txt", "a", encoding="utf-8"))
+            self._metrics = self._open.enter_context(log.MetricsLog(files / "metrics.jsonl", step))
+        self._progress = Progress(
+            config.steps, frames_per_step=self._frames, start=step, log=self._log,
+            stream=None if self._chief else self._open.enter_context(open("/dev/null", "w")),
+        )  # fmt: skip
+        self._open.callback(self._progress.close)
+
+    @property
+    def _frames(self) -> int:
+        return self._config.batch_size * self._config.task.video.num_frames
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def say(self, line: str) -> None:
+        self._progress.say(line)
+
+    def compile(self, work: Callable[[], T]) -> T:
+        """`work()`, which makes XLA compile the training step; says so meanwhile."""
+        with self._progress.compiling():
+            compiled = interruptible(work, self._stop)
+        self._then = time.monotonic()
+        return compiled
+
+    def report(self, step: int, scalars: Scalars) -> None:
+        """A record of metrics.jsonl, and the progress line.
+
+        Raises Refusal when `max_skipped` steps in a row were not finite.
+        """
+        values = {name: float(value) for name, value in scalars.items()}  # waits for the step
+        now, steps = time.monotonic(), max(1, step - self._before)
+        pace = (now - self._then) / steps
+        self._count_skips(step, int(values["skipped"]), steps)
+        self._then, self._before = now, step
+        rates = {"seconds_per_step": pace, "frames_per_second": self._frames / max(pace, 1e-9)}
+        self._record(step, values | rates)
+        self._progress.update(step, values["loss"])
+
+    def _count_skips(self, step: int, skipped: int, steps: int) -> None:
+        new, self._skipped = skipped - self._skipped, skipped
+        if new:
+            self.say(f"step {step}: {new} of the last {steps} steps were not finite; skipped")
+        self._skips_in_a_row = self._skips_in_a_row + new if new >= steps else 0
+        if self._skips_in_a_row >= self._config.max_skipped:
+            raise Refusal(
+                f"{self._skips_in_a_row} steps in a row were not finite up to step {step}; try a "
+                f"lower --optim.learning-rate. The last checkpoint in {self._workdir} is intact"
+            )
+
+    def preview(self, step: int, state: TrainState) -> None:
+        """Held-out loss and preview videos with the averaged weights; then curves and report."""
+        with self._progress.busy("drawing previews"):
+            loss = interruptible(lambda: self._held_out.loss(state.ema), self._stop)
+            mean = self._held_out.mean_predictor_loss(state.ema)
+            videos = interruptible(lambda: self._previews.draw(state.ema), self._stop)
+            self._record(step, {"held_out_loss": loss, "mean_predictor_loss": mean})
+            if self._chief:
+                self._previews.write(videos, self._workdir / "samples", step)
+                self._publish(step)
+        self._then = time.monotonic()
+        self.say(f"step {step}: held-out loss {loss:.4g} (constant answer {mean:.4g})")
+
+    def finish(self, state: TrainState) -> None:
+        """The judge's table, the final report, and what to try next."""
+        step, took = self._config.steps, time.monotonic() - self._begin
+        with self._progress.busy("grading"):
+            verdict = interruptible(lambda: self._previews.judge(state.ema), self._stop)
+        if verdict is not None:
+            self._scores = verdict.table
+            self._record(step, verdict.scores)
+            self.say(verdict.table)
+        if self._chief:
+            self._publish(step)
+        self.say(f"trained steps {self._first} to {step} in {duration(took)}: {self._workdir}")
+        self.say(f"look at {self._workdir / 'report.html'} and {self._workdir / 'samples'}")
+        for purpose, command in self._commands().items():
+            self.say(f"{purpose}:\n  {command}")
+
+    def _record(self, step: int, values: dict[str, float]) -> None:
+        if self._chief:
+            self._metrics.write(step, values)
+
+    def sync(self) -> None:
+        """Records of metrics.jsonl are on the disk; called before a checkpoint is saved."""
+        if self._chief:
+            self._metrics.sync()
+
+    def _publish(self, step: int) -> None:
+        records = log.read(self._workdir / "metrics.jsonl")
+        name = self._workdir.resolve().name
+        grids = sorted((self._workdir / "samples").glob("step_*.webp"))
+        report.write_loss_picture(self._workdir / "loss.png", records, name)
+        devices = jax.devices()
+        report.Report(
+            name=name,
+            facts={
+                "step": f"{step} of {self._config.steps}",
+                "videos a step": str(self._config.batch_size),
+                "this session": duration(time.monotonic() - self._begin),
+                "devices": f"{len(devices)} x {devices[0].device_kind}",
+            },
+            scores=self._scores,
+            records=records,
+            samples={int(path.stem.removeprefix("step_")): path for path in grids},
+            commands=self._commands(),
+            config=json.loads(configs.to_json(self._config)),
+            versions={"python": sys.version.split()[0]}
+            | {package: metadata.version(package) for package in PACKAGES},
+            credit=self._credit,
+        ).write(self._workdir / "report.html")
+
+    def _commands(self) -> dict[str, str]:
+        path, caption = self._previews.write_first(self._workdir / "samples")
+        run = shlex.quote(str(self._workdir))
+        picture = f" --image {shlex.quote(str(path))}" if self._config.task.takes_picture else ""
+        prompt = f" --prompt {shlex.quote(caption)}" if self._config.model.text else ""
+        return {
+            "Make a video with it": f"python -m vdm_jax.sample --model {run}{picture}{prompt}"
+            " --output out.mp4",
+            "Train it for longer": f"python -m vdm_jax.train --config {run}/config.json"
+            f" --workdir {run} --steps {2 * self._config.steps}",
+        }

@@ -1,0 +1,56 @@
+"""The run directory, and whether a config may go on in it.
+
+    config.json  checkpoints/  metrics.jsonl  samples/  loss.png  report.html  log.txt
+"""
+
+import shutil
+from pathlib import Path
+
+import jax
+
+from vdm_jax.core import config as configs
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.train.config import RESUMABLE, TrainConfig, differences
+
+MIN_FREE_BYTES = 64 << 20
+CONFIG = "config.json"
+
+
+def check(workdir: Path, config: TrainConfig) -> None:
+    """Refuse a directory that is a file, is on a full disk, or holds a run of something else."""
+    if workdir.exists() and not workdir.is_dir():
+        raise Refusal(f"--workdir {workdir} is a file; give a directory")
+    nearest = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
+    free = shutil.disk_usage(nearest).free
+    if free < MIN_FREE_BYTES:
+        raise Refusal(
+            f"--workdir {workdir} is on a disk with {free >> 20} MiB free; "
+            f"at least {MIN_FREE_BYTES >> 20} MiB are needed"
+        )
+    if (workdir / CONFIG).exists():
+        _check_config(workdir, config)
+
+
+def prepare(workdir: Path, config: TrainConfig) -> None:
+    """Make the folders and keep the config; process 0 of the run does it, holding its lock."""
+    if jax.process_index() == 0:
+        (workdir / "samples").mkdir(exist_ok=True)
+        part = workdir / (CONFIG + ".part")
+        part.write_text(configs.to_json(config), encoding="utf-8")
+        part.replace(workdir / CONFIG)
+
+
+def _check_config(workdir: Path, config: TrainConfig) -> None:
+    try:
+        old = configs.from_json((workdir / CONFIG).read_text(encoding="utf-8"))
+    except (Refusal, UnicodeDecodeError) as error:
+        raise Refusal(
+            f"{workdir / CONFIG} is unreadable ({error}); give another --workdir"
+        ) from error
+    if not isinstance(old, TrainConfig):
+        raise Refusal(f"{workdir} holds something else than a training run; give another --workdir")
+    if changed := differences(old, config):
+        raise Refusal(
+            f"{workdir} holds a run whose {', '.join(changed)} differ from this config; give "
+            f"another --workdir, or change only {', '.join(RESUMABLE)}"
+        )

@@ -1,0 +1,61 @@
+"""Stopping in time: SIGTERM and Ctrl-C end a run between two steps, even while XLA compiles."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+TICK = 0.1  # seconds between two looks at the stop sign
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """The run was asked to stop while it waited for something long."""
+
+
+@contextmanager
+def stop_sign() -> Iterator[threading.Event]:
+    """An event that SIGTERM or Ctrl-C sets; a second Ctrl-C interrupts at once."""
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del frame
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {s: signal.signal(s, on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def interruptible(work: Callable[[], T], stop: threading.Event) -> T:
+    """`work()` in a thread, left behind with `Stopped` as soon as `stop` is set.
+
+    For compiling and sampling, which hold Python in one call for long. What was left behind cannot
+    be ended; the caller saves and then leaves the process.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(TICK)
+        if stop.is_set() and thread.is_alive():
+            raise Stopped
+    if errors:
+        raise errors[0]
+    return results[0]
