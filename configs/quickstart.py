@@ -12,47 +12,46 @@ from dataclasses import replace
 
 from vdm_jax.conditioning.text import WordEncoderConfig
 from vdm_jax.data.synthetic import MovingShapes
-from vdm_jax.diffusion.density import LogNormal
-from vdm_jax.diffusion.loss import OutputWeight
-from vdm_jax.diffusion.precond import EDM
+from vdm_jax.diffusion.density import Uniform
+from vdm_jax.diffusion.loss import UniformWeight
+from vdm_jax.diffusion.precond import X0
 from vdm_jax.diffusion.process import Process
-from vdm_jax.diffusion.sampler import Heun
-from vdm_jax.diffusion.schedule import Karras
+from vdm_jax.diffusion.sampler import DDIM
+from vdm_jax.diffusion.schedule import Cosine
 from vdm_jax.models.vdm_unet import VDM_SMALL
-from vdm_jax.tasks.denoising import Sampling
 from vdm_jax.tasks.image_to_video import PICTURE_CHANNELS, ImageToVideo
-from vdm_jax.tasks.task import ModelConfig, VideoShape
+from vdm_jax.tasks.task import ModelConfig, Sampling, VideoShape
 from vdm_jax.train.config import TrainConfig
 from vdm_jax.train.judge import ShapesJudge
 from vdm_jax.train.optim import AdamW, CosineDecay
 
-PRECOND = EDM(sigma_data=0.5)
+WORDS = WordEncoderConfig(width=64)
+NETWORK = replace(VDM_SMALL, concat_channels=PICTURE_CHANNELS, token_width=WORDS.width)
+TASK = ImageToVideo(
+    process=Process(
+        schedule=Cosine(),
+        precond=X0(),
+        density=Uniform(Cosine()),
+        weight=UniformWeight(),
+    ),
+    video=VideoShape(num_frames=8, height=32, width=32, fps=8.0),
+    sampling=Sampling(DDIM(), num_steps=12),
+)
+SHAPES = MovingShapes(num_frames=8, height=32, width=32)
+OPTIM = AdamW(learning_rate=2e-3, decay=CosineDecay(0.02), warmup_steps=50)
 
 
 def config() -> TrainConfig:
-    words = WordEncoderConfig(width=64)
     return TrainConfig(
-        model=ModelConfig(
-            network=replace(VDM_SMALL, concat_channels=PICTURE_CHANNELS, token_width=words.width),
-            text=words,
-        ),
-        task=ImageToVideo(
-            process=Process(
-                schedule=Karras(sigma_min=0.02, sigma_max=80.0),
-                precond=PRECOND,
-                density=LogNormal(p_mean=-0.8, p_std=1.4),
-                weight=OutputWeight(PRECOND),
-            ),
-            video=VideoShape(num_frames=8, height=32, width=32, fps=8.0),
-            sampling=Sampling(Heun(), num_steps=12),
-        ),
-        data=MovingShapes(split="train"),
-        held_out=MovingShapes(split="test"),
-        optim=AdamW(learning_rate=2e-3, decay=CosineDecay(0.02), warmup_steps=50),
+        model=ModelConfig(NETWORK, WORDS),
+        task=TASK,
+        data=replace(SHAPES, split="train"),
+        held_out=replace(SHAPES, split="test"),
+        optim=OPTIM,
+        judge=ShapesJudge(),
         steps=1000,
         batch_size=16,
         ema_decay=0.99,
-        judge=ShapesJudge(),
         preview_every=250,
         save_every=250,
     )
@@ -60,25 +59,23 @@ def config() -> TrainConfig:
 
 def smoke() -> TrainConfig:
     """The same parts, tiny: a few seconds after compiling."""
-    full = config()
-    network = replace(full.model.network, channels=8, heads=2, head_size=8, groups=4)
-    return replace(
-        full,
-        model=replace(full.model, network=network),
+    shapes = replace(SHAPES, num_frames=4, height=16, width=16)
+    return TrainConfig(
+        model=ModelConfig(replace(NETWORK, channels=8, heads=2, head_size=8, groups=4), WORDS),
         task=replace(
-            full.task,
-            video=replace(full.task.video, num_frames=4, height=16, width=16),
-            sampling=Sampling(Heun(), num_steps=2),
+            TASK,
+            video=VideoShape(num_frames=4, height=16, width=16),
+            sampling=Sampling(DDIM(), num_steps=2),
         ),
-        data=replace(full.data, num_frames=4, height=16, width=16),
-        held_out=replace(full.held_out, num_frames=4, height=16, width=16),
+        data=replace(shapes, split="train"),
+        held_out=replace(shapes, split="test"),
+        optim=replace(OPTIM, warmup_steps=2),
         judge=ShapesJudge(num_videos=16),
-        optim=replace(full.optim, warmup_steps=2),
         steps=6,
         batch_size=8,
         log_every=1,
-        preview_every=3,
         save_every=3,
-        held_out_samples=8,
+        preview_every=3,
         num_previews=3,
+        held_out_samples=8,
     )

@@ -7,7 +7,7 @@ from vdm_jax import __version__
 
 VERBS = {
     "train": "train a model: vdm train --config configs/quickstart.py",
-    "sample": "make a video with a trained model: vdm sample --model runs/quickstart --output a.mp4",
+    "sample": "make a video with a trained model: vdm sample --model runs/quickstart",
 }
 
 USAGE = f"""\

@@ -276,7 +276,7 @@ def test_json_keeps_nan():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (Foreign(), "'core.test_config:Foreign' is not a frozen dataclass of vdm_jax"),
+        (Foreign(), "test_config:Foreign' is not a frozen dataclass of vdm_jax"),
         (Thawed(), "config is a Thawed"),
         (Run(title=["a"]), "config.title is a list"),
         (Run(names={"_type": 1.0}), "config.names has the key '_type'"),
@@ -287,7 +287,7 @@ def test_json_keeps_nan():
 def test_to_json_refuses_what_it_could_not_read_back(config, message):
     with pytest.raises(Refusal) as refusal:
         to_json(config)
-    assert message.partition("core.")[2] in str(refusal.value)
+    assert message in str(refusal.value)
 
 
 M = "vdm_jax.parts_of_a_test"

@@ -345,6 +345,17 @@ def test_limits_hold_before_decoding(tmp_path: Path, limits: Limits, words: str)
         video.read(tmp_path / "a.mp4", limits=limits)
 
 
+def test_a_change_of_size_is_refused(tmp_path: Path):
+    small, large = scene(3), scene(3, 80, 128)
+    for name, frames in (("a.m2v", small), ("b.m2v", large)):
+        write_with(tmp_path / name, frames, "mpeg2video")
+    joined = (tmp_path / "a.m2v").read_bytes() + (tmp_path / "b.m2v").read_bytes()
+    (tmp_path / "c.m2v").write_bytes(joined)
+    with pytest.raises(Refusal, match=r"changes its size at frame \d"):
+        video.read(tmp_path / "c.m2v")
+    assert video.read(tmp_path / "c.m2v", size=(32, 48)).frames.shape[1:] == (32, 48, 3)
+
+
 def test_limits_hold_while_decoding(tmp_path: Path):
     """Matroska does not say how many frames follow."""
     write_with(tmp_path / "a.mkv", scene(24), "libx264")

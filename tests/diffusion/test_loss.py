@@ -59,13 +59,15 @@ def test_an_error_of_each_frame_is_priced_at_its_level(key):
     assert float(got.value) == pytest.approx(priced.mean(), rel=1e-5)
     np.testing.assert_allclose(got.per_sample, priced.mean(axis=1), rtol=1e-5)
 
-    counts = jnp.array([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
-    got = denoising_loss(wrong, x0, level, None, key, weight=SNRWeight(), counts=counts)
+    counts = np.array([[0, 1, 0], [0, 1, 1]], np.float32)
+    got = denoising_loss(
+        wrong, x0, level, None, key, weight=SNRWeight(), counts=jnp.asarray(counts)
+    )
     assert float(got.value) == pytest.approx((priced * counts).sum() / 3, rel=1e-5)
     np.testing.assert_allclose(
         got.per_sample, (priced * counts).sum(axis=1) / np.array([1, 2]), rtol=1e-5
     )
-    none = denoising_loss(wrong, x0, level, None, key, weight=SNRWeight(), counts=0 * counts)
+    none = denoising_loss(wrong, x0, level, None, key, weight=SNRWeight(), counts=jnp.zeros((2, 3)))
     assert float(none.value) == 0 and not none.per_sample.any()
 
 
@@ -89,7 +91,7 @@ def test_the_denoiser_is_shown_the_noised_video(key):
 
 
 def test_output_weight_is_the_loss_in_the_networks_own_output(key):
-    """A network of zeros: mean of the squared target, v = alpha eps - sigma x0, is alpha^2+sigma^2."""
+    """A network of zeros is wrong by its target, v = alpha eps - sigma x0, of unit variance."""
     x0 = jax.random.normal(key, (4, 2, 32, 32, 1))
     level = Level(jnp.array([0.8, 0.6]), jnp.array([0.6, 0.8]))
     denoise = denoiser(lambda z, c_noise, cond: jnp.zeros_like(z), V())

@@ -11,7 +11,7 @@ import pytest
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import denoiser
 from vdm_jax.diffusion.level import Level
-from vdm_jax.diffusion.precond import EDM, X0, FlowVelocity, V
+from vdm_jax.diffusion.precond import EDM, FlowVelocity, V
 from vdm_jax.diffusion.sampler import (
     DDIM,
     Ancestral,
@@ -69,7 +69,6 @@ ORDERS = {Euler(): 1, DDIM(): 1, AngularDDIM(): 1, Heun(): 2, DPMPlusPlus2M(): 2
 STOCHASTIC = [
     DDIM(eta=0.5),
     DDIM(eta=1.0),
-    Ancestral(),
     Ancestral(gamma=0.3),
     DPMPlusPlus2M(eta=1.0),
     Euler(churn=Churn(amount=20.0, noise_scale=1.0)),
@@ -110,8 +109,10 @@ def error(walk: object, schedule: object, num_steps: int, data: Gaussian) -> flo
 
 @pytest.mark.parametrize("walk", ORDERS, ids=str)
 def test_lands_on_the_gaussian_at_its_order(walk):
-    """With s = 0, sigma falls evenly to 0, so that the last step costs no order. On Cosine and Flow the
-    log-SNR runs to infinity at both ends, which costs second order a factor log(steps)."""
+    """With s = 0, sigma falls evenly to 0, so that the last step costs no order.
+
+    On Cosine and Flow the log-SNR is infinite at both ends, at the cost of a factor log(steps).
+    """
     with jax.enable_x64(True):  # noqa: FBT003
         for schedule in (Cosine(s=0.0), Karras(), Flow()):
             coarse, fine = (error(walk, schedule, n, DATA) for n in (512, 1024))
@@ -284,7 +285,7 @@ def test_inversion_leaves_known_frames():
     x0 = noise((2, 3, 2, 2, 1))
     known = jnp.arange(6).reshape(2, 3) == 4
     levels = Cosine().ladder(5).clean_where(known)
-    z = invert(denoiser(lambda z, c, cond: jnp.sin(z), X0()), x0, levels, None)
+    z = jax.jit(lambda x0: invert(SINE, x0, levels, None))(x0)
     np.testing.assert_array_equal(z[1, 1], x0[1, 1])
     assert jnp.isfinite(z).all() and float(jnp.abs(z - x0)[0].min()) > 0
 

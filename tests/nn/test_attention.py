@@ -103,7 +103,7 @@ def test_joint_mask_by_hand():
 
 def awake(mixer, key):
     """A mixer whose output projection is not zero, as after training."""
-    kernel = mixer.out.kernel
+    kernel = mixer.out
     kernel[...] = jax.random.normal(key, kernel.shape) * 0.1
     return mixer
 

@@ -165,7 +165,7 @@ def _decoded(
     rate: float,
     limits: Limits,
 ) -> Iterator[Frame]:
-    shown = -1
+    shown, shape = -1, None
     for number, picture in _timeline(opened, rate, start):
         if stop is not None and number >= stop:
             return
@@ -173,7 +173,11 @@ def _decoded(
             raise Refusal(f"{opened.name}: lasts longer than {limits.seconds:g} s")
         shown = number
         if number >= start:
-            yield _to_rgb(picture, size, opened.name, limits)
+            frame = _to_rgb(picture, size, opened.name, limits)
+            if shape not in (None, frame.shape):
+                raise Refusal(f"{opened.name}: changes its size at frame {number}")
+            shape = frame.shape
+            yield frame
     if shown < start:
         raise Refusal(f"{opened.name}: ends after {shown + 1} frames, frame {start} was asked for")
 

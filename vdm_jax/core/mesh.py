@@ -7,6 +7,7 @@ does not divide stays whole on every device, so that one config runs on any mesh
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -51,7 +52,7 @@ class MeshConfig:
         """
         devices = jax.devices()
         rest = self.fsdp * self.tensor
-        data = self.data if self.data is not None else len(devices) // rest
+        data = self.data if self.data is not None else len(devices) // max(1, rest)
         if min(data, self.fsdp, self.tensor) < 1 or data * rest != len(devices):
             raise Refusal(
                 f"mesh data={self.data} x fsdp={self.fsdp} x tensor={self.tensor} does not cover "
@@ -89,7 +90,9 @@ def put_whole_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, ja
     """A batch of which every process holds all rows, split over the batch axes."""
     sharding = batch_sharding(mesh)
     return {
-        name: jax.make_array_from_callback(rows.shape, sharding, lambda index, rows=rows: rows[index])
+        name: jax.make_array_from_callback(
+            rows.shape, sharding, lambda index, rows=rows: rows[index]
+        )
         for name, rows in batch.items()
     }
 
@@ -110,9 +113,7 @@ def shardings(state: Any, mesh: Mesh) -> Any:
     return jax.tree.map(of_leaf, state, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
-def _spec(
-    axes: tuple[str | None, ...] | None, shape: tuple[int, ...], mesh: Mesh
-) -> PartitionSpec:
+def _spec(axes: tuple[str | None, ...] | None, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """Mesh axes for one array; an axis that does not divide its dimension is left out."""
     if axes is None:
         return PartitionSpec()
@@ -124,9 +125,14 @@ def _spec(
     return PartitionSpec(*fitting)
 
 
+def unplaced() -> AbstractContextManager[None]:
+    """A block in which modules are made without being placed: the state as a whole is."""
+    return nnx.use_eager_sharding(False)  # noqa: FBT003 - it takes no keyword
+
+
 def build_abstract(make: Callable[[], T]) -> T:
     """`make()` with shapes in place of arrays; computes and allocates nothing."""
-    with nnx.use_eager_sharding(False):
+    with unplaced():
         return nnx.eval_shape(make)
 
 

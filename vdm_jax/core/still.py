@@ -46,8 +46,9 @@ def read_animation(
         for index in range(getattr(image, "n_frames", 1)):
             _check_count(path, index + 1, image.height * image.width, limits)
             image.seek(index)
-            image.load()
             pictures.append(_rgb(image))
+            if pictures[-1].shape != pictures[0].shape:
+                raise Refusal(f"{path}: changes its size at frame {index}")
             durations.append(image.info.get("duration") or _DEFAULT_MS)
     shortest = min(durations)
     repeats = [max(1, round(duration / shortest)) for duration in durations]

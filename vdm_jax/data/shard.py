@@ -146,7 +146,7 @@ class Writer:
         """Append one clip."""
         if self._file is None:
             self._part.parent.mkdir(parents=True, exist_ok=True)
-            self._file = ArrayRecordWriter(str(self._part), "group_size:1")
+            self._file = ArrayRecordWriter(str(self._part), "group_size:1,uncompressed")
         count, height, width, _ = frames.shape
         entry = ClipEntry(
             key=key,
@@ -302,7 +302,7 @@ class Shards:
             if shard not in self._readers:
                 self._readers[shard] = ArrayRecordReader(
                     str(self._root / self._shards[shard].file),
-                    "readahead_buffer_size:0,max_parallelism:0,index_storage_option:offloaded",
+                    "readahead_buffer_size:0,max_parallelism:0",
                     file_reader_buffer_size=2**16,
                 )
             return self._readers[shard]

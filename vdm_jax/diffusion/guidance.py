@@ -83,7 +83,7 @@ class Frames:
 
     indices: tuple[int, ...]
 
-    def observe(self, x0: Video) -> Video:
+    def observe(self, x0: Video) -> Float[Array, "b known h w c"]:
         t = x0.shape[1]
         if not self.indices or not all(0 <= i < t for i in self.indices):
             raise Refusal(f"frames {self.indices}: at least one is needed, from 0 to {t - 1}")
@@ -99,7 +99,7 @@ class Interleave:
 
     stride: int
 
-    def observe(self, x0: Video) -> Video:
+    def observe(self, x0: Video) -> Float[Array, "b known h w c"]:
         return x0[:, :: self.stride]
 
     def free(self, x0: Video) -> Bool[Array, " t"]:
@@ -112,7 +112,7 @@ class Downsample:
 
     factor: int
 
-    def observe(self, x0: Video) -> Video:
+    def observe(self, x0: Video) -> Float[Array, "b t small_h small_w c"]:
         b, t, h, w, c = x0.shape
         f = self.factor
         if h % f or w % f:
@@ -181,7 +181,7 @@ def _misfit(observation: Observation, x0: Video) -> Float[Array, ""]:
 
 def _null(null: Null, cond: PyTree) -> PyTree:
     made = null(cond) if callable(null) else null
-    got, needed = (jax.tree.map(jnp.shape, tree) for tree in (made, cond))
+    got, needed = (list(map(jnp.shape, jax.tree.leaves(tree))) for tree in (made, cond))
     if got != needed:
         raise Refusal(f"unconditional cond of shapes {got}: {needed} is needed")
     return made

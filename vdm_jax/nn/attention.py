@@ -17,18 +17,19 @@ from jaxtyping import Array, Bool, Float
 from vdm_jax.nn.norm import GroupNorm
 from vdm_jax.nn.platform import for_platform
 
-CHUNK = 256  # rows of the score tile that stay in a CPU's cache
+CHUNK = 256  # queries of one tile of scores
+CACHE = 4 << 20  # bytes of a tile that a CPU works on without going to memory
 SHORT = 32  # sequences up to here need no matrix unit on TPU
 
 
 def attend(
-    q: Float[Array, "*batch q n k"],
-    k: Float[Array, "*batch s n k"],
-    v: Float[Array, "*batch s n k"],
+    q: Float[Array, "*batch n q k"],
+    k: Float[Array, "*batch n s k"],
+    v: Float[Array, "*batch n s k"],
     *,
     bias: Float[Array, "n q s"] | None = None,
     mask: Bool[Array, "*#batch q s"] | None = None,
-) -> Float[Array, "*batch q n k"]:
+) -> Float[Array, "*batch n q k"]:
     """softmax(q k^T / sqrt(head size) + bias) v, over the keys that the mask allows.
 
     `mask` is True where a query may look and broadcasts over the batch; every query must be
@@ -40,10 +41,10 @@ def attend(
 
 def attend_einsum(q, k, v, bias, mask):
     """All scores at once; the weights are normalised after the product with v."""
-    scores = jnp.einsum("...qnk,...snk->...nqs", q * q.shape[-1] ** -0.5, k)
+    scores = jnp.einsum("...qk,...sk->...qs", q * q.shape[-1] ** -0.5, k)
     weights, total = _exponentials(scores, bias, mask)
-    out = jnp.einsum("...nqs,...snk->...qnk", weights.astype(v.dtype), v)
-    return out / jnp.swapaxes(total, -1, -2)[..., None].astype(v.dtype)
+    out = jnp.einsum("...qs,...sk->...qk", weights.astype(v.dtype), v)
+    return out / total.astype(v.dtype)
 
 
 def attend_chunked(q, k, v, bias, mask):
@@ -51,37 +52,31 @@ def attend_chunked(q, k, v, bias, mask):
 
     The backward pass computes the scores again instead of storing them.
     """
-    batch, (rows, heads, size) = q.shape[:-3], q.shape[-3:]
-    chunks = rows // CHUNK
-    tiles = jnp.moveaxis(q.reshape(*batch, chunks, CHUNK, heads, size), -4, 0)
-    biases = None if bias is None else _tiles(bias, chunks)
-    masks = None if mask is None else _tiles(mask, chunks)
+    parts = _chunks(q), *(None if a is None else _chunks(a) for a in (bias, mask))
 
     @jax.checkpoint
     def tile(parts):
-        part, tile_bias, tile_mask = parts
-        return attend_einsum(part, k, v, tile_bias, tile_mask)
+        q, bias, mask = parts
+        return attend_einsum(q, k, v, bias, mask)
 
-    out = jnp.moveaxis(jax.lax.map(tile, (tiles, biases, masks)), 0, -4)
-    return out.reshape(q.shape)
+    return jnp.moveaxis(jax.lax.map(tile, parts), 0, -3).reshape(q.shape)
 
 
 def attend_products(q, k, v, bias, mask):
     """Broadcast, multiply and sum: no matrix unit, no layout change; for short sequences."""
     q = q * q.shape[-1] ** -0.5
-    scores = (q[..., :, None, :, :] * k[..., None, :, :, :]).sum(-1, dtype=jnp.float32)
-    weights, total = _exponentials(jnp.moveaxis(scores, -1, -3), bias, mask)
-    weights = jnp.moveaxis(weights, -3, -1)[..., None].astype(v.dtype)
-    out = (weights * v[..., None, :, :, :]).sum(-3)
-    return out / jnp.swapaxes(total, -1, -2)[..., None].astype(v.dtype)
+    scores = (q[..., :, None, :] * k[..., None, :, :]).sum(-1, dtype=jnp.float32)
+    weights, total = _exponentials(scores, bias, mask)
+    out = (weights[..., None].astype(v.dtype) * v[..., None, :, :]).sum(-2)
+    return out / total.astype(v.dtype)
 
 
 def attend_fused(q, k, v, bias, mask):
     """JAX's own attention, which XLA fuses on accelerators; cuDNN's kernel where it applies."""
-    batch = q.shape[:-3]
+    batch, plain = q.shape[:-3], bias is None and mask is None
 
     def flat(a):
-        return a.reshape(-1, *a.shape[-3:])
+        return jnp.swapaxes(a.reshape(-1, *a.shape[-3:]), 1, 2)
 
     if mask is not None:
         mask = jnp.broadcast_to(mask, (*batch, *mask.shape[-2:]))
@@ -92,13 +87,13 @@ def attend_fused(q, k, v, bias, mask):
         flat(v),
         None if bias is None else bias[None].astype(q.dtype),
         mask,
-        implementation="cudnn" if _cudnn_takes(q, bias, mask) else "xla",
+        implementation="cudnn" if plain and _cudnn_takes(q) else "xla",
     )
-    return out.reshape(q.shape)
+    return jnp.swapaxes(out, 1, 2).reshape(q.shape)
 
 
 def _exponentials(scores, bias, mask):
-    """exp(score - max), and its sum over the keys; both float32, "... n q s" and "... n q"."""
+    """exp(score - max), "... n q s", and its sum over the keys, "... n q 1"; both float32."""
     scores = scores.astype(jnp.float32)
     if bias is not None:
         scores = scores + bias.reshape((1,) * (scores.ndim - 3) + bias.shape)
@@ -106,35 +101,60 @@ def _exponentials(scores, bias, mask):
         scores = jnp.where(mask[..., None, :, :], scores, -jnp.inf)
     largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
     weights = jnp.exp(scores - largest)
-    return weights, weights.sum(-1)
+    return weights, weights.sum(-1, keepdims=True)
 
 
-def _tiles(a, chunks):
-    """Cut the query axis ("... q s") into chunks, stacked in front."""
-    return jnp.moveaxis(a.reshape(*a.shape[:-2], chunks, CHUNK, a.shape[-1]), -3, 0)
+def _chunks(a):
+    """Cut the axis of queries, the last but one, and stack the pieces in front."""
+    cut = a.reshape(*a.shape[:-2], -1, CHUNK, a.shape[-1])
+    return jnp.moveaxis(cut, -3, 0)
 
 
-def _cudnn_takes(q, bias, mask):
-    """cuDNN's flash kernel: half precision, head sizes in eights up to 128, plain patterns."""
-    half = q.dtype in (jnp.bfloat16, jnp.float16)
-    plain = bias is None and mask is None
-    return half and plain and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+def _cudnn_takes(q):
+    """cuDNN's flash kernel: half precision, head sizes in eights up to 128."""
+    size = q.shape[-1]
+    return q.dtype in (jnp.bfloat16, jnp.float16) and size % 8 == 0 and size <= 128
 
 
 def _attend_cpu(q, k, v, bias, mask):
-    rows, keys = q.shape[-3], k.shape[-3]
+    rows, keys = q.shape[-2], k.shape[-2]
     if rows > CHUNK and rows % CHUNK == 0 and keys > CHUNK:
         return attend_chunked(q, k, v, bias, mask)
     return attend_einsum(q, k, v, bias, mask)
 
 
 def _attend_tpu(q, k, v, bias, mask):
-    if max(q.shape[-3], k.shape[-3]) <= SHORT:
+    if max(q.shape[-2], k.shape[-2]) <= SHORT:
         return attend_products(q, k, v, bias, mask)
     return attend_fused(q, k, v, bias, mask)
 
 
 FORMS = {"cpu": _attend_cpu, "gpu": attend_fused, "tpu": _attend_tpu}
+
+
+def whole(layer, x, mask, bytes_each):
+    """layer(x, mask) on all sequences at once."""
+    del bytes_each
+    return layer(x, mask)
+
+
+def tiled(layer, x, mask, bytes_each):
+    """layer(x, mask) on a few sequences at a time, so that what lies between stays in the cache.
+
+    The backward pass computes it again instead of storing it. x is "b r s c": r sequences of each
+    b share the mask "b s s"; `bytes_each` is what the layer holds for one sequence.
+    """
+    b, r, s, c = x.shape
+    fits = (n for n in range(r, 0, -1) if r % n == 0 and n * bytes_each <= CACHE)
+    rows = next(fits, 1)
+    tiles = x.reshape(b * r // rows, 1, rows, s, c)
+    if mask is not None:
+        mask = jnp.repeat(mask, r // rows, axis=0)[:, None]
+    step = jax.checkpoint(lambda part: layer(*part))
+    return jax.lax.map(step, (tiles, mask)).reshape(x.shape)
+
+
+TILING = {"cpu": tiled, "gpu": whole, "tpu": whole}
 
 
 def joint_mask(image_only: Bool[Array, "b t"]) -> Bool[Array, "b t t"]:
@@ -158,8 +178,8 @@ class Frames(NamedTuple):
 class Mixer(nnx.Module):
     """Self-attention along one axis of a video, added to its input.
 
-    Norm, joint query-key-value projection, and an output projection that starts at zero. A
-    subclass says which axis is the sequence.
+    Norm, projections to query, key and value, attention, and an output projection that starts at
+    zero. A subclass says which axis is the sequence.
     """
 
     def __init__(
@@ -172,54 +192,64 @@ class Mixer(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
+        init = nnx.initializers.variance_scaling(
+            1.0, "fan_in", "truncated_normal", in_axis=1, out_axis=(2, 3), batch_axis=0
+        )
+        self.dtype = dtype
         self.norm = GroupNorm(channels, groups, rngs=rngs)
-        self.qkv = nnx.LinearGeneral(
-            channels,
-            (3, heads, head_size),
-            use_bias=False,
-            dtype=dtype,
-            rngs=rngs,
-            kernel_metadata={"out_sharding": ("embed", None, "heads", None)},
+        self.qkv = nnx.Param(
+            init(rngs.params(), (3, channels, heads, head_size)),
+            out_sharding=(None, "embed", "heads", None),
         )
-        self.out = nnx.LinearGeneral(
-            (heads, head_size),
-            channels,
-            axis=(-2, -1),
-            dtype=dtype,
-            rngs=rngs,
-            kernel_init=nnx.initializers.zeros,
-            kernel_metadata={"out_sharding": ("heads", None, "embed")},
+        self.out = nnx.Param(
+            jnp.zeros((heads, head_size, channels)), out_sharding=("heads", None, "embed")
         )
+        self.bias = nnx.Param(jnp.zeros(channels))
 
     @abstractmethod
     def __call__(self, x: Float[Array, "b t h w c"], frames: Frames) -> Float[Array, "b t h w c"]:
         """The video with its positions mixed."""
 
-    def project(self, x):
-        """q, k and v, each "b t s n k" with the pixels of a frame as s."""
+    def normed(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t p c"]:
+        """The input of the projections, the pixels of a frame in one axis."""
         b, t, h, w, c = x.shape
-        normed = self.norm(x.reshape(b * t, h, w, c)).reshape(b, t, h * w, c)
-        qkv = self.qkv(normed)
-        return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
+        return self.norm(x.reshape(b * t, h, w, c)).reshape(b, t, h * w, c)
+
+    def mix(
+        self,
+        x: Float[Array, "b r s c"],
+        bias: Float[Array, "n s s"] | None,
+        mask: Bool[Array, "b s s"] | None,
+    ) -> Float[Array, "b r s c"]:
+        """Attention within each of b * r sequences of length s, projections included."""
+        qkv, out = self.qkv[...].astype(self.dtype), self.out[...].astype(self.dtype)
+        shift = self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
+
+        def layer(x, mask):
+            q, k, v = (jnp.einsum("brsc,cnk->brnsk", x, qkv[i]) for i in range(3))
+            mixed = attend(q, k, v, bias=bias, mask=None if mask is None else mask[:, None])
+            return jnp.einsum("brnsk,nkc->brsc", mixed, out) + shift
+
+        heads, size, _ = out.shape
+        held = 4 * x.shape[2] * heads * (4 * size + 2 * x.shape[2])
+        return for_platform(TILING)(layer, x, mask, held)
 
 
 class SpaceAttention(Mixer):
-    """Every pixel attends to the pixels of its own frame; added to the input."""
+    """Every pixel attends to the pixels of its own frame."""
 
     def __call__(self, x: Float[Array, "b t h w c"], frames: Frames) -> Float[Array, "b t h w c"]:
         del frames  # each one is alone
-        q, k, v = self.project(x)
-        return x + self.out(attend(q, k, v)).reshape(x.shape)
+        return x + self.mix(self.normed(x), None, None).reshape(x.shape)
 
 
 class TimeAttention(Mixer):
-    """Every pixel attends to its own place in the other frames; added to the input."""
+    """Every pixel attends to its own place in the other frames."""
 
     def __call__(self, x: Float[Array, "b t h w c"], frames: Frames) -> Float[Array, "b t h w c"]:
-        mask = None if frames.mask is None else frames.mask[:, None]
-        q, k, v = (jnp.swapaxes(a, 1, 2) for a in self.project(x))  # b s t n k
-        mixed = attend(q, k, v, bias=frames.bias, mask=mask)
-        return x + self.out(jnp.swapaxes(mixed, 1, 2)).reshape(x.shape)
+        pixels = jnp.swapaxes(self.normed(x), 1, 2)
+        mixed = self.mix(pixels, frames.bias, frames.mask)
+        return x + jnp.swapaxes(mixed, 1, 2).reshape(x.shape)
 
 
 class AttentionPool(nnx.Module):
@@ -266,5 +296,6 @@ class AttentionPool(nnx.Module):
         keep = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
         kv = self.key_value(tokens)
         query = jnp.broadcast_to(self.query[...], (b, *self.query.shape[1:])).astype(kv.dtype)
-        pooled = attend(query, kv[:, :, 0], kv[:, :, 1], mask=keep[:, None])
-        return self.out(pooled)[:, 0]
+        q, k, v = (jnp.swapaxes(a, 1, 2) for a in (query, kv[:, :, 0], kv[:, :, 1]))
+        pooled = attend(q, k, v, mask=keep[:, None])
+        return self.out(jnp.swapaxes(pooled, 1, 2))[:, 0]

@@ -1,6 +1,5 @@
 """What every denoising task does alike: price the recovery of a noised video, and sample one."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,28 +14,8 @@ from vdm_jax.diffusion.guidance import cfg
 from vdm_jax.diffusion.level import Level
 from vdm_jax.diffusion.loss import denoising_loss
 from vdm_jax.diffusion.process import Process
-from vdm_jax.diffusion.sampler import Heun, Sampler
 from vdm_jax.models.cond import Cond
-from vdm_jax.tasks.task import Around, Arrays, VideoModel, VideoShape
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How videos are drawn from a trained model."""
-
-    sampler: Sampler = Heun()
-    num_steps: int = 25
-    """Noise levels that are walked down."""
-    guidance_scale: float = 1.0
-    """Weight of the caption (Ho and Salimans 2022): 1 takes the model as trained, at half the
-    cost; more follows the caption harder."""
-
-    def __post_init__(self) -> None:
-        if self.num_steps < 1 or self.guidance_scale < 0:
-            raise Refusal(
-                f"num_steps must be at least 1 and guidance_scale not below 0, got "
-                f"{self.num_steps} and {self.guidance_scale}"
-            )
+from vdm_jax.tasks.task import Around, Arrays, Sampling, VideoModel, VideoShape
 
 
 def encode_text(model: VideoModel, arrays: Arrays) -> Cond:

@@ -2,8 +2,9 @@
 
 The picture enters twice. It is frame 0 of the video, at level (1, 0): clean among noisy frames,
 and it comes out as it went in. And it is appended to every frame as channels (with one more that
-says whether there is a picture), so that each frame sees it where it stands, as Stable Video
-Diffusion does with its image latent (Blattmann et al. 2023, section 4.3).
+says whether there is a picture, and one for how far into the clip the frame comes), so that each
+frame sees it where it stands, as Stable Video Diffusion does with its image latent (Blattmann et
+al. 2023, section 4.3).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,18 +21,18 @@ from vdm_jax.diffusion.denoiser import Denoiser, denoiser
 from vdm_jax.diffusion.process import Process
 from vdm_jax.models.cond import Cond
 from vdm_jax.tasks import denoising
-from vdm_jax.tasks.denoising import Sampling
 from vdm_jax.tasks.task import (
     Around,
     Arrays,
     ModelConfig,
+    Sampling,
     VideoModel,
     VideoShape,
     to_bytes,
     to_signal,
 )
 
-PICTURE_CHANNELS = 4  # the picture, and 1 where there is one
+PICTURE_CHANNELS = 5  # the picture, 1 where there is one, and the time since it, 0 to 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,9 @@ class ImageToVideo:
     """Part of the training samples whose caption is hidden, for guidance."""
     picture_drop: float = 0.1
     """Part of the training samples whose picture is hidden: the model then makes it up."""
+
+    def resampled(self, sampling: Sampling) -> "ImageToVideo":
+        return replace(self, sampling=sampling)
 
     @property
     def takes_picture(self) -> bool:
@@ -75,19 +79,19 @@ class ImageToVideo:
 
     def condition(self, model: VideoModel, arrays: Arrays) -> Cond:
         """Tokens of the caption, and the picture beside each frame."""
-        present = arrays["has_picture"][:, None, None, None]
-        picture = jnp.where(present, to_signal(arrays["picture"]), 0.0)
-        mask = jnp.broadcast_to(present, (*picture.shape[:3], 1)).astype(picture.dtype)
-        beside = jnp.concatenate([picture, mask], axis=-1)[:, None]
-        sizes = (len(picture), self.video.num_frames, *beside.shape[2:])
-        return replace(
-            denoising.encode_text(model, arrays), concat=jnp.broadcast_to(beside, sizes)
-        )
+        t, h, w, _ = self.video.sizes
+        present = arrays["has_picture"].astype(jnp.float32)[:, None, None, None, None]
+        time = jnp.linspace(0.0, 1.0, t)[None, :, None, None, None]
+        beside = (to_signal(arrays["picture"])[:, None] * present, present, present * time)
+        sizes = (len(present), t, h, w)
+        concat = [jnp.broadcast_to(part, (*sizes, part.shape[-1])) for part in beside]
+        cond = denoising.encode_text(model, arrays)
+        return replace(cond, concat=jnp.concatenate(concat, axis=-1))
 
     def known(self, cond: Cond) -> Bool[Array, "b t"]:
         """Frame 0 of the samples whose picture is there."""
         assert cond.concat is not None
-        present = cond.concat[:, :, 0, 0, -1] > 0
+        present = cond.concat[:, :, 0, 0, 3] > 0
         return present & (jnp.arange(self.video.num_frames) == 0)[None]
 
     def price(self, denoise: Denoiser, cond: Cond, arrays: Arrays, key: Array) -> Float[Array, ""]:
@@ -111,6 +115,6 @@ class ImageToVideo:
         assert cond.concat is not None
         x0 = denoising.sample(
             self.process, self.sampling, model, self.video, arrays["row"], cond, key, around,
-            known=(cond.concat[..., :-1], self.known(cond)),
+            known=(cond.concat[..., :3], self.known(cond)),
         )  # fmt: skip
         return to_bytes(x0)

@@ -10,8 +10,10 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from vdm_jax.conditioning.text import WordEncoderConfig
+from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser
 from vdm_jax.diffusion.process import Process
+from vdm_jax.diffusion.sampler import Heun, Sampler
 from vdm_jax.models.cond import Cond
 from vdm_jax.models.vdm_unet import VDMUNetConfig
 
@@ -57,6 +59,25 @@ class VideoShape:
         return self.num_frames, self.height, self.width, 3
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How videos are drawn from a trained model."""
+
+    sampler: Sampler = Heun()
+    num_steps: int = 25
+    """Noise levels that are walked down."""
+    guidance_scale: float = 1.0
+    """Weight of the caption (Ho and Salimans 2022): 1 takes the model as trained, at half the
+    cost; more follows the caption harder."""
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1 or self.guidance_scale < 0:
+            raise Refusal(
+                f"num_steps must be at least 1 and guidance_scale not below 0, got "
+                f"{self.num_steps} and {self.guidance_scale}"
+            )
+
+
 @runtime_checkable
 class Task(Protocol):
     """One problem: the loss that trains a model for it and the generation that uses the model.
@@ -70,6 +91,13 @@ class Task(Protocol):
 
     @property
     def process(self) -> Process: ...
+
+    @property
+    def sampling(self) -> Sampling: ...
+
+    def resampled(self, sampling: Sampling) -> "Task":
+        """The same task, drawn from with other settings."""
+        ...
 
     @property
     def takes_picture(self) -> bool:

@@ -1,11 +1,10 @@
 """Captions to videos; with a model that has no text encoder, videos from noise alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
@@ -14,11 +13,11 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser, denoiser
 from vdm_jax.diffusion.process import Process
 from vdm_jax.tasks import denoising
-from vdm_jax.tasks.denoising import Sampling
 from vdm_jax.tasks.task import (
     Around,
     Arrays,
     ModelConfig,
+    Sampling,
     VideoModel,
     VideoShape,
     to_bytes,
@@ -35,6 +34,9 @@ class TextToVideo:
     sampling: Sampling = Sampling()
     caption_drop: float = 0.1
     """Part of the training samples whose caption is hidden, for guidance."""
+
+    def resampled(self, sampling: Sampling) -> "TextToVideo":
+        return replace(self, sampling=sampling)
 
     @property
     def takes_picture(self) -> bool:

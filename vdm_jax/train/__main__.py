@@ -33,7 +33,9 @@ def main(args: Sequence[str]) -> int:
     helped = own.switches & {"--help", "-h"}
     if "--config" not in own.values:
         if not helped:
-            raise Refusal(f"--config is missing, e.g. --config configs/quickstart.py; see {PROG} --help")
+            raise Refusal(
+                f"--config is missing, e.g. --config configs/quickstart.py; see {PROG} --help"
+            )
         print(USAGE)
         return 0
     if helped:

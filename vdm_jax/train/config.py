@@ -8,7 +8,7 @@ from flax import nnx
 from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.loader import Source
-from vdm_jax.tasks.task import ModelConfig, Task
+from vdm_jax.tasks.task import ModelConfig, Task, VideoModel
 from vdm_jax.train.judge import Judge
 from vdm_jax.train.optim import AdamW
 
@@ -18,6 +18,10 @@ class Data(Protocol):
     """A config part that opens a source of samples."""
 
     def build(self) -> Source: ...
+
+
+COUNTS = ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep", "preview_every",
+          "num_previews", "held_out_samples", "max_skipped")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +60,7 @@ class TrainConfig:
     """Non-finite steps in a row after which the run gives up."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep",
-                     "preview_every", "num_previews", "held_out_samples", "max_skipped"):  # fmt: skip
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise Refusal(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.batch_size % self.accumulate:
@@ -68,7 +71,7 @@ class TrainConfig:
             raise Refusal(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         self.task.check(self.model)
 
-    def build_model(self) -> nnx.Module:
+    def build_model(self) -> VideoModel:
         return self.model.build(rngs=nnx.Rngs(self.seed))
 
 

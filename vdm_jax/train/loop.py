@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -44,26 +45,28 @@ def train(config: TrainConfig, workdir: Path) -> bool:
         ):
             if restored is not None:
                 observer.say(f"going on from step {step} of {config.steps} in {workdir}")
-            begin = built.init if restored is None else lambda: restored.state
-            step_of = partial(compiled_step, config, built, sources[0], mesh)
-            return _run(config, mesh, begin, step_of, loader, checkpoints, observer, stop)
+            make_state = built.init if restored is None else lambda: restored.state
+            make_step = partial(compiled_step, config, built, sources[0], mesh)
+            return _run(
+                config, mesh, step, make_state, make_step, loader, checkpoints, observer, stop
+            )
 
 
 def _run(
     config: TrainConfig,
     mesh: Mesh,
-    state: TrainState,
+    step: int,
+    make_state: Callable[[], TrainState],
     make_step: Callable[[], StepFn],
     loader: Loader,
     checkpoints: Checkpoints,
     observer: Observer,
     stop: threading.Event,
 ) -> bool:
-    step = saved = int(state.step)
+    state, saved = None, step
     key = jax.random.key(config.seed)
     try:
-        if step < config.steps:
-            train_step = observer.compile(make_step)
+        state, train_step = observer.compile(lambda: (make_state(), make_step()))
         while step < config.steps and not stop.is_set():
             batch = config.task.prepare(config.model, next(loader))
             state, scalars = train_step(state, meshes.put_batch(batch, mesh), key)
@@ -71,8 +74,7 @@ def _run(
             if step % config.log_every == 0 or step == config.steps:
                 observer.report(step, scalars)
             if step % config.save_every == 0 or step == config.steps:
-                observer.sync()
-                checkpoints.save(step, state, {"data": loader.state()})
+                save(checkpoints, step, state, loader, observer)
                 saved = step
             if step % config.preview_every == 0 or step == config.steps:
                 observer.preview(step, state)
@@ -82,13 +84,20 @@ def _run(
         pass
     finally:
         loader.close()
-    if step > saved:
-        observer.sync()
-        checkpoints.save(step, state, {"data": loader.state()})
+    if state is not None and step > saved:
+        save(checkpoints, step, state, loader, observer)
     if stopped := stop.is_set():
         checkpoints.wait()
         observer.say(f"stopped at step {step} of {config.steps}; the same command goes on from it")
     return not stopped
+
+
+def save(
+    checkpoints: Checkpoints, step: int, state: TrainState, loader: Loader, observer: Observer
+) -> None:
+    """Start writing a checkpoint, once the records that belong before it are on the disk."""
+    observer.sync()
+    checkpoints.save(step, state, {"data": loader.state()})
 
 
 def open_sources(config: TrainConfig, mesh: Mesh) -> tuple[Source, Source]:
@@ -132,13 +141,13 @@ def compiled_step(config: TrainConfig, built: Built, source: Source, mesh: Mesh)
         accumulate=config.accumulate,
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, built.abstract)
-    jitted = jax.jit(
-        step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh))
-    )
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
     sample = config.task.prepare(config.model, stack([source[0]]))
     sharding = meshes.batch_sharding(mesh)
     batch = {
-        name: jax.ShapeDtypeStruct((config.batch_size, *rows.shape[1:]), rows.dtype, sharding=sharding)
+        name: jax.ShapeDtypeStruct(
+            (config.batch_size, *rows.shape[1:]), rows.dtype, sharding=sharding
+        )
         for name, rows in sample.items()
     }
     return jitted.lower(built.abstract, batch, jax.random.key(config.seed)).compile()

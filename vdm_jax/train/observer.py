@@ -1,6 +1,7 @@
 """What a run shows while it goes: progress, curves, previews, held-out loss, and its report."""
 
 import json
+import os
 import shlex
 import sys
 import threading
@@ -13,7 +14,6 @@ from types import TracebackType
 from typing import IO, Self, TypeVar
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from vdm_jax.core import config as configs
@@ -29,6 +29,8 @@ from vdm_jax.train.step import Scalars
 from vdm_jax.train.stop import interruptible
 
 T = TypeVar("T")
+
+METRICS = "metrics.jsonl"
 PACKAGES = ("vdm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -60,15 +62,19 @@ class Observer:
         self._held_out = HeldOut(config, mesh, *sources)
         self._previews = Previews(config, mesh, sources[1])
         self._open = ExitStack()
-        files = workdir if self._chief else None
-        self._log: IO[str] | None = None
-        if files is not None:
-            self._log = self._open.enter_context(open(files / "log.txt", "a", encoding="utf-8"))
-            self._metrics = self._open.enter_context(log.MetricsLog(files / "metrics.jsonl", step))
+        console, self._log, self._metrics = None, None, None
+        if self._chief:
+            self._log = self._open.enter_context(_appended(workdir / "log.txt"))
+            self._metrics = self._open.enter_context(log.MetricsLog(workdir / METRICS, step))
+        else:
+            console = self._open.enter_context(_appended(Path(os.devnull)))
         self._progress = Progress(
-            config.steps, frames_per_step=self._frames, start=step, log=self._log,
-            stream=None if self._chief else self._open.enter_context(open("/dev/null", "w")),
-        )  # fmt: skip
+            config.steps,
+            frames_per_step=self._frames,
+            start=step,
+            stream=console,
+            log=self._log,
+        )
         self._open.callback(self._progress.close)
 
     @property
@@ -151,16 +157,16 @@ class Observer:
             self.say(f"{purpose}:\n  {command}")
 
     def _record(self, step: int, values: dict[str, float]) -> None:
-        if self._chief:
+        if self._metrics is not None:
             self._metrics.write(step, values)
 
     def sync(self) -> None:
         """Records of metrics.jsonl are on the disk; called before a checkpoint is saved."""
-        if self._chief:
+        if self._metrics is not None:
             self._metrics.sync()
 
     def _publish(self, step: int) -> None:
-        records = log.read(self._workdir / "metrics.jsonl")
+        records = log.read(self._workdir / METRICS)
         name = self._workdir.resolve().name
         grids = sorted((self._workdir / "samples").glob("step_*.webp"))
         report.write_loss_picture(self._workdir / "loss.png", records, name)
@@ -194,3 +200,7 @@ class Observer:
             "Train it for longer": f"python -m vdm_jax.train --config {run}/config.json"
             f" --workdir {run} --steps {2 * self._config.steps}",
         }
+
+
+def _appended(path: Path) -> IO[str]:
+    return path.open("a", encoding="utf-8")

@@ -1,6 +1,6 @@
 """The run directory, and whether a config may go on in it.
 
-    config.json  checkpoints/  metrics.jsonl  samples/  loss.png  report.html  log.txt
+config.json  checkpoints/  metrics.jsonl  samples/  loss.png  report.html  log.txt
 """
 
 import shutil

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 
 from vdm_jax.core import mesh as meshes
+from vdm_jax.tasks.task import VideoModel
 
 
 class TrainState(NamedTuple):
@@ -30,7 +31,7 @@ class TrainState(NamedTuple):
 class Built(NamedTuple):
     """A model apart from its arrays."""
 
-    graphdef: nnx.GraphDef
+    graphdef: nnx.GraphDef[VideoModel]
     abstract: TrainState
     """Shapes and types, with the sharding of each array."""
     init: Callable[[], TrainState]
@@ -38,13 +39,13 @@ class Built(NamedTuple):
 
 
 def build(
-    make_model: Callable[[], nnx.Module], optimizer: optax.GradientTransformation, mesh: Mesh
+    make_model: Callable[[], VideoModel], optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> Built:
     """Prepare a training state over `mesh` without allocating anything yet."""
     graphdef, _ = nnx.split(meshes.build_abstract(make_model), nnx.Param)
 
     def init() -> TrainState:
-        with nnx.use_eager_sharding(False):
+        with meshes.unplaced():
             params = nnx.state(make_model(), nnx.Param)
         zero = jnp.zeros((), jnp.int32)
         ema = jax.tree.map(jnp.copy, params)

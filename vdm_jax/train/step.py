@@ -9,10 +9,11 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from vdm_jax.tasks.task import VideoModel
 from vdm_jax.train.state import TrainState
 
 Scalars = dict[str, Float[Array, ""]]
-LossFn = Callable[[nnx.Module, dict[str, Array], Array], tuple[Float[Array, ""], Scalars]]
+LossFn = Callable[[VideoModel, dict[str, Array], Array], tuple[Float[Array, ""], Scalars]]
 StepFn = Callable[[TrainState, dict[str, Array], Array], tuple[TrainState, Scalars]]
 
 
@@ -51,9 +52,7 @@ def update(
         total, _ = jax.lax.scan(add, first, rest)
         return jax.tree.map(lambda x: x / accumulate, total)
 
-    def step(
-        state: TrainState, batch: dict[str, Array], key: Array
-    ) -> tuple[TrainState, Scalars]:
+    def step(state: TrainState, batch: dict[str, Array], key: Array) -> tuple[TrainState, Scalars]:
         key = jax.random.fold_in(key, state.step)
         (loss, scalars), grads = accumulated(state.params, batch, key)
         norm = optax.tree.norm(grads)
