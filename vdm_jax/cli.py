@@ -35,3 +35,7 @@ def main() -> None:
     if verb not in VERBS:
         sys.exit(f"error: no verb {verb!r}; there are {', '.join(VERBS)}")
     command.run(importlib.import_module(f"vdm_jax.{verb}.__main__").main, rest)
+
+
+if __name__ == "__main__":
+    main()

@@ -156,7 +156,7 @@ def test_eps_is_refused_where_no_signal_is_left(schedule):
         return Process(
             schedule=schedule,
             precond=precond,
-            density=Uniform(schedule),
+            density=LogNormal(),
             weight=OutputWeight(precond),
         )
 

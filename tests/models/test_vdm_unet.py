@@ -149,14 +149,16 @@ def test_absent_conditions_are_their_nulls(tiny):
 def test_zeroing_a_skip_changes_the_output():
     z, c_noise, cond = inputs()
     model = build(TINY)
-    out = model(z, c_noise, cond)
+    graph, _ = nnx.split(model)
+    run = jax.jit(lambda state: nnx.merge(graph, state)(z, c_noise, cond))
+    out = run(nnx.state(model))
     for level, stage in enumerate(model.up):
         width = TINY.widths[level]
         kernel, shortcut = stage.blocks[0].conv1.kernel, stage.blocks[0].shortcut.kernel
         saved = kernel[...], shortcut[...]
         kernel[...] = kernel[...].at[:, :, width:].set(0)
         shortcut[...] = shortcut[...].at[width:].set(0)
-        assert change(out, model(z, c_noise, cond)).max() > 1e-3
+        assert change(out, run(nnx.state(model))).max() > 1e-3
         kernel[...], shortcut[...] = saved
 
 
@@ -260,7 +262,7 @@ def test_every_matrix_names_its_logical_axes():
     model = nnx.eval_shape(lambda: build_abstract(TINY))
     known = {None, "conv_in", "conv_out", "embed", "mlp", "heads"}
     for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-        if path[-1] in ("kernel", "table"):
+        if path[-1] in ("kernel", "table", "qkv", "out"):
             names = variable.get_metadata()["out_sharding"]
             assert len(names) == len(variable.shape), path
             assert set(names) <= known, path

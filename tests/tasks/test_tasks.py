@@ -23,9 +23,7 @@ from vdm_jax.tasks.image_to_video import PICTURE_CHANNELS, ImageToVideo
 from vdm_jax.tasks.task import ModelConfig, Sampling, VideoShape, to_bytes, to_signal
 from vdm_jax.tasks.text_to_video import TextToVideo
 
-PROCESS = Process(
-    schedule=Cosine(), precond=V(), density=Uniform(Cosine()), weight=UniformWeight()
-)
+PROCESS = Process(schedule=Cosine(), precond=V(), density=Uniform(Cosine()), weight=UniformWeight())
 VIDEO = VideoShape(num_frames=3, height=8, width=8, fps=8.0)
 TEXT = TextToVideo(process=PROCESS, video=VIDEO, sampling=Sampling(DDIM(), num_steps=2))
 IMAGE = ImageToVideo(process=PROCESS, video=VIDEO, sampling=Sampling(DDIM(), num_steps=2))

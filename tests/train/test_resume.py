@@ -5,15 +5,14 @@ VDM_KILLS (how many times) and VDM_SEED (which moments) make a longer or another
     VDM_KILLS=50 VDM_SEED=7 pytest -n0 tests/train/test_resume.py
 """
 
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,19 +20,21 @@ import orbax.checkpoint as ocp
 import pytest
 
 from vdm_jax.core import manifest
+from vdm_jax.train import log
 
 KILLS = int(os.environ.get("VDM_KILLS", "10"))
 SEED = int(os.environ.get("VDM_SEED", "0"))
 STEPS = 2 * KILLS
 CONFIG = str(Path(__file__).with_name("tiny.py"))
-PATIENCE = 300  # seconds; a life that does nothing for so long has hung
+PATIENCE = 600  # seconds; a life that does nothing for so long has hung
+COMPILE_FAST = "--xla_backend_optimization_level=0"  # the same program, sooner
 
 
 def start(workdir: Path, *options: str, output: int | None = None) -> "subprocess.Popen[bytes]":
     """The training command itself, on one device."""
     command = [sys.executable, "-m", "vdm_jax.train", "--config", CONFIG]
     command += ["--workdir", str(workdir), "--steps", str(STEPS), *options]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": COMPILE_FAST}
     return subprocess.Popen(
         command, env=environment, stdout=output or subprocess.DEVNULL, stderr=subprocess.STDOUT
     )
@@ -69,8 +70,7 @@ def arrays(workdir: Path) -> dict[str, np.ndarray]:
 
 def losses(workdir: Path) -> dict[int, tuple[float, float]]:
     """Loss and gradient norm of each step: equal only if each step saw the same data and noise."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    records = log.read(workdir / "metrics.jsonl")
     pairs = [(r["step"], (r["loss"], r["grad_norm"])) for r in records if "loss" in r]
     assert len(pairs) == len(dict(pairs)), "a step is recorded twice"
     return dict(pairs)
@@ -113,19 +113,27 @@ def live_until_killed(workdir: Path, rng: random.Random) -> bool:
 
     Returns whether a save was in flight.
     """
-    process = start(workdir)
-    birth, before = time.monotonic(), newest(workdir)
+    before = newest(workdir)
     goal = min(before + rng.randint(0, 3) * (rng.random() < 0.8), STEPS)
     grace = rng.uniform(0, 4) if goal == before else rng.uniform(0, 0.3)
-    while newest(workdir) < goal:
-        assert process.poll() in (None, 0), f"ended by itself with {process.returncode}"
-        assert time.monotonic() < birth + PATIENCE
-        time.sleep(0.005)
-    time.sleep(grace)
-    in_flight = saving(workdir)
-    process.send_signal(signal.SIGKILL)
-    assert finish(process) in (-signal.SIGKILL, 0)
+    process = start(workdir)
+    try:
+        wait_until(lambda: newest(workdir) >= goal, process)
+        time.sleep(grace)
+        in_flight = saving(workdir)
+    finally:
+        process.kill()
+    assert process.wait() in (-signal.SIGKILL, 0)
     return in_flight
+
+
+def wait_until(reached: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+    """Poll until `reached`; the process must live, or have finished well, and not hang."""
+    end = time.monotonic() + PATIENCE
+    while not reached():
+        assert process.poll() in (None, 0), f"ended by itself with {process.returncode}"
+        assert time.monotonic() < end, "hangs"
+        time.sleep(0.005)
 
 
 def test_a_run_killed_again_and_again_ends_bitwise_equal(tmp_path, uninterrupted):
@@ -142,10 +150,7 @@ def test_a_run_killed_again_and_again_ends_bitwise_equal(tmp_path, uninterrupted
 def test_sigterm_saves_and_exits_zero_within_ten_seconds(tmp_path, uninterrupted):
     workdir = tmp_path / "stopped"
     process = start(workdir, "--save-every", "1000")
-    birth = time.monotonic()
-    while not (workdir / "metrics.jsonl").exists() or len(losses(workdir)) < 2:
-        assert process.poll() is None and time.monotonic() < birth + PATIENCE
-        time.sleep(0.005)
+    wait_until(lambda: len(losses(workdir)) >= 2, process)
     process.terminate()
     asked = time.monotonic()
     assert finish(process) == 0

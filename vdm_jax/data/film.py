@@ -45,7 +45,9 @@ FPS = 24
 PARTS = (range(0, 11_765), range(13_942, 14_315))
 TEST_SHARE = 0.2
 SHORTEST = 16  # frames; what is shorter, mostly flashes and fast wipes, is left out
-BLANK = 2.0  # standard deviation of pixels, of 255; a shot below it is a black screen, left out
+BLANK = (
+    2.0  # deviation of the pixels of the middle frame, of 255; below is a black screen, left out
+)
 FREE_BYTES = 600 * 2**20  # archive, film and shards at the default size, with room to spare
 
 
@@ -203,15 +205,19 @@ def _convert(path: Path, size: int, directory: Path) -> Manifest:
     pictures: list[UInt8[np.ndarray, "h w 3"]] = []
     labels: list[str] = []
     for split, shot in splits(_cut(path, stored), first_test_frame()):
-        if len(shot.frames) >= SHORTEST and shot.frames.std() > BLANK:
+        if len(shot.frames) >= SHORTEST and _middle(shot).std() > BLANK:
             writers[split].add(f"bbb-{shot.start:05d}", shot.frames, FPS, caption="")
-            pictures.append(shot.frames[len(shot.frames) // 2])
+            pictures.append(_middle(shot))
             labels.append(f"{split} {shot.start}+{len(shot.frames)}")
     _sheet(np.stack(pictures), labels).save(directory / "shots.png")
     return Manifest(
         provenance=PROVENANCE,
         splits={split: writer.close() for split, writer in writers.items()},
     )
+
+
+def _middle(shot: Shot) -> UInt8[np.ndarray, "h w 3"]:
+    return shot.frames[len(shot.frames) // 2]
 
 
 def _sheet(pictures: UInt8[np.ndarray, "n h w 3"], labels: Sequence[str]) -> Image.Image:

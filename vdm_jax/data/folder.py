@@ -46,6 +46,21 @@ class _Video:
     sha256: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class VideoFolder:
+    """The config part of a `Folder` source that refuses damaged files."""
+
+    directory: str
+    windows: Windows
+    height: int
+    width: int
+    fps: float | None = None
+    """Rate that videos are resampled to; None keeps each file's own."""
+
+    def build(self) -> "Folder":
+        return Folder(self.directory, self.windows, (self.height, self.width), fps=self.fps)
+
+
 class Folder:
     """Source over the videos below a folder: fixed windows of each, in order of their names.
 

@@ -228,6 +228,20 @@ def unpack(
     return [np.asarray(Image.open(BytesIO(p), formats=("JPEG",))) for p in pictures]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShardedClips:
+    """The config part of a `Shards` source."""
+
+    directory: str
+    split: str
+    windows: Windows
+    height: int
+    width: int
+
+    def build(self) -> "Shards":
+        return Shards(self.directory, self.split, self.windows, (self.height, self.width))
+
+
 class Shards:
     """Source over one split of a sharded dataset: fixed windows of its clips, by index.
 
@@ -254,6 +268,11 @@ class Shards:
         check_sizes(self._root, self._shards)
         self._readers: dict[int, ArrayRecordReader] = {}
         self._opening = threading.Lock()
+
+    @property
+    def credit(self) -> str:
+        """Whom to name wherever these frames are shown."""
+        return self.provenance.credit
 
     @property
     def fingerprint(self) -> str:

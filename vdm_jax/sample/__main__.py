@@ -56,7 +56,7 @@ def main(args: Sequence[str]) -> int:
     params = load.weights(Path(request.model), config, mesh)
     with tqdm(desc="compiling, then drawing", unit=" evaluations", leave=False) as bar:
         generate = Generator(
-            task, config.model, mesh, batch_size=request.num_videos, on_step=lambda: bar.update()
+            task, config.model, mesh, batch_size=request.num_videos, on_step=bar.update
         )
         pictures = None if picture is None else np.stack([picture] * request.num_videos)
         captions = [request.prompt] * request.num_videos
@@ -74,9 +74,7 @@ def _check(request: Request) -> None:
             f"--model is missing: the directory of a run or of a model; see {PROG} --help"
         )
     if Path(request.output).suffix.lower() not in SUFFIXES:
-        raise Refusal(
-            f"--output {request.output}: write .mp4, .gif, .webp, or a folder without dot"
-        )
+        raise Refusal(f"--output {request.output}: write .mp4, .gif, .webp or a folder")
     if request.num_videos < 1:
         raise Refusal(f"--num-videos must be at least 1, got {request.num_videos}")
     if not Path(request.output).absolute().parent.is_dir():

@@ -26,7 +26,7 @@ class Generator:
         mesh: Mesh,
         *,
         batch_size: int,
-        on_step: Callable[[], None] | None = None,
+        on_step: Callable[[], object] | None = None,
     ):
         """`batch_size` is rounded up to what the mesh can share; `on_step` is called after each
         evaluation of the denoiser."""
@@ -74,11 +74,15 @@ def _unchanged(denoise: Callable) -> Callable:
     return denoise
 
 
-def _counted(on_step: Callable[[], None]) -> Around:
+def _counted(on_step: Callable[[], object]) -> Around:
     def around(denoise: Callable) -> Callable:
+        def tick(value: Array) -> None:
+            del value  # taken only so that the call waits for it
+            on_step()
+
         def counted(*args: object) -> Array:
             x0 = denoise(*args)
-            jax.debug.callback(lambda _: on_step(), x0.ravel()[0])
+            jax.debug.callback(tick, x0.ravel()[0])
             return x0
 
         return counted

@@ -1,8 +1,6 @@
 """What every denoising task does alike: price the recovery of a noised video, and sample one."""
 
 from functools import partial
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -15,6 +13,7 @@ from vdm_jax.diffusion.level import Level
 from vdm_jax.diffusion.loss import denoising_loss
 from vdm_jax.diffusion.process import Process
 from vdm_jax.models.cond import Cond
+from vdm_jax.models.vdm_unet import VDMUNetConfig
 from vdm_jax.tasks.task import Around, Arrays, Sampling, VideoModel, VideoShape
 
 
@@ -86,9 +85,16 @@ def _noise(
     return jax.vmap(lambda row_key: jax.random.normal(row_key, sizes))(keys)
 
 
-def check_ports(what: str, network: Any, *, concat: int | None) -> None:
-    """Refuse a network whose concat port is not what the task `what` feeds it."""
+def check_network(
+    what: str, network: VDMUNetConfig, video: VideoShape, *, concat: int | None
+) -> None:
+    """Refuse a network that cannot take the videos, or the concat port, of the task `what`."""
     if network.concat_channels != concat:
         raise Refusal(
             f"{what} needs model.network.concat_channels {concat}, got {network.concat_channels}"
+        )
+    if video.height % network.stride or video.width % network.stride:
+        raise Refusal(
+            f"task.video is {video.height}x{video.width}; model.network takes multiples of "
+            f"{network.stride}"
         )

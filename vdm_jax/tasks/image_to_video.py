@@ -55,7 +55,9 @@ class ImageToVideo:
         return True
 
     def check(self, model: ModelConfig) -> None:
-        denoising.check_ports("image-to-video", model.network, concat=PICTURE_CHANNELS)
+        denoising.check_network(
+            "image-to-video", model.network, self.video, concat=PICTURE_CHANNELS
+        )
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
         video = batch["video"]

@@ -56,5 +56,7 @@ class HeldOut:
 
 def _mean_frame(source: Source) -> Float[np.ndarray, "h w c"]:
     spread = np.linspace(0, len(source) - 1, min(NUM_FOR_MEAN, len(source))).astype(int)
-    frames = [np.asarray(to_signal(source[int(i)]["video"])).mean(axis=0) for i in spread]
+    frames = [
+        np.asarray(to_signal(jnp.asarray(source[int(i)]["video"]))).mean(axis=0) for i in spread
+    ]
     return np.mean(frames, axis=0)

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, TypeVar
+from typing import IO, TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -81,7 +81,7 @@ class Observer:
     def _frames(self) -> int:
         return self._config.batch_size * self._config.task.video.num_frames
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Observer":
         return self
 
     def __exit__(

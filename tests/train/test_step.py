@@ -1,0 +1,81 @@
+"""One update: what is not finite changes nothing, and parts of a batch are worth the whole."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from vdm_jax.core.mesh import MeshConfig
+from vdm_jax.train import state as states
+from vdm_jax.train.optim import AdamW, ConstantRate, CosineDecay
+from vdm_jax.train.step import update
+
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
+
+
+def loss(model, batch, key):
+    """A regression without randomness; NaN wherever the data says so."""
+    return jnp.mean((model(batch["x"]) - batch["y"]) ** 2), {}
+
+
+@pytest.fixture
+def built():
+    return states.build(lambda: nnx.Linear(3, 2, rngs=nnx.Rngs(0)), OPTIMIZER, MeshConfig().build())
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return {"x": rng.normal(size=(8, 3)).astype("f"), "y": rng.normal(size=(8, 2)).astype("f")}
+
+
+def stepper(built, accumulate=1):
+    step = update(built.graphdef, loss, OPTIMIZER, ema_decay=0.9, accumulate=accumulate)
+    return jax.jit(step)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counters(built, batch, poison, key):
+    step = stepper(built)
+    before, _ = step(built.init(), batch, key)
+    bad = batch | {"y": batch["y"].copy()}
+    bad["y"][3, 1] = poison
+    after, scalars = step(before, bad, key)
+    assert not np.isfinite(scalars["loss"])
+    assert int(after.step) == 2 and int(after.skipped) == 1 == int(scalars["skipped"])
+    for name in ("params", "opt_state", "ema"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(before, name), getattr(after, name))
+    healed, scalars = step(after, batch, key)
+    assert np.isfinite(scalars["loss"]) and int(healed.skipped) == 1
+    assert any(
+        (a != b).any()
+        for a, b in zip(jax.tree.leaves(healed.params), jax.tree.leaves(after.params), strict=True)
+    )
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(built, batch, key):
+    whole, _ = stepper(built)(built.init(), batch, key)
+    parts, _ = stepper(built, accumulate=4)(built.init(), batch, key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, parts)
+
+
+def test_the_average_follows_the_weights(built, batch, key):
+    """With decay min(0.9, (1 + n) / (10 + n)): 0.1 at the first step, 2/11 at the second."""
+    step = stepper(built)
+    first = built.init()
+    second, _ = step(first, batch, key)
+    third, _ = step(second, batch, key)
+    kernel = lambda state: np.asarray(state["kernel"][...])  # noqa: E731
+    one = 0.1 * kernel(first.params) + 0.9 * kernel(second.params)
+    two = 2 / 11 * one + 9 / 11 * kernel(third.params)
+    np.testing.assert_allclose(kernel(third.ema), two, rtol=1e-5)
+
+
+def test_rates_warm_up_and_decay():
+    rate = AdamW(learning_rate=1.0, warmup_steps=10, decay=CosineDecay(0.1)).rate(110)
+    np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)],
+                               [0, 0.5, 1, 0.55, 0.1], rtol=1e-6)  # fmt: skip
+    constant = AdamW(learning_rate=1.0, warmup_steps=10, decay=ConstantRate()).rate(110)
+    assert constant(10) == constant(110) == 1.0
