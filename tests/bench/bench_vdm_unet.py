@@ -223,7 +223,10 @@ def ask(worker, kind, count=1):
 
 
 def measure(workers, rounds):
-    """times[kind][name]: (wall, CPU) seconds of every call, the libraries taking turns; the first round is not counted."""
+    """times[kind][name]: (wall, CPU) seconds of every call, the libraries taking turns.
+
+    The first round warms up and is not counted.
+    """
     times = {kind: {name: [] for name in workers} for kind in (*KINDS, "matmul")}
     for turn in range(rounds + 1):
         for kind, by_name in times.items():
@@ -259,7 +262,8 @@ def table(described, times):
             yield (
                 f"| {kind} | {name} | {medians[name]:.3f} | {minima[name]:.3f} "
                 f"| {medians[name] / medians['torch']:.2f} | {minima[name] / minima['torch']:.2f} "
-                f"| {cpu[name]:.2f} | {cpu[name] / cpu['torch']:.2f} | {flops / 1e9:.1f} | {flops / medians[name] / peak:.0%} "
+                f"| {cpu[name]:.2f} | {cpu[name] / cpu['torch']:.2f} "
+                f"| {flops / 1e9:.1f} | {flops / medians[name] / peak:.0%} "
                 f"| {flops / minima[name] / peak:.0%} |"
             )
 

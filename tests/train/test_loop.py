@@ -16,6 +16,7 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.sample import __main__ as sample
 from vdm_jax.train import state as states
 from vdm_jax.train.loop import open_loader, open_sources, train
+from vdm_jax.train.optim import AdamW
 from vdm_jax.train.step import update
 
 CONFIG = "configs/quickstart.py:smoke"
@@ -91,7 +92,12 @@ def test_sampling_is_reproducible_and_begins_with_the_picture(run, tmp_path, cap
 
 
 def test_sharded_and_single_device_training_agree(config):
-    """B6: 20 steps on 2 x 2 x 2 devices and on one."""
+    """20 steps on 2 x 2 x 2 devices and on one, at the learning rate of configs/real_video.py.
+
+    A rate ten times higher lets Adam, which divides by the size of a gradient, grow the rounding
+    of float32 to some 1e-4 in 20 steps, on any two meshes.
+    """
+    config = replace(config, optim=AdamW(learning_rate=3e-4, warmup_steps=100))
     losses = {}
     for name, axes, count in (("one", (1, 1, 1), 1), ("eight", (2, 2, 2), 8)):
         mesh = jax.make_mesh(
