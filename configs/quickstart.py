@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from vdm_jax.conditioning.text import WordEncoderConfig
 from vdm_jax.data.synthetic import MovingShapes
-from vdm_jax.diffusion.density import Uniform
+from vdm_jax.diffusion.density import LogitNormal
 from vdm_jax.diffusion.loss import UniformWeight
 from vdm_jax.diffusion.precond import X0
 from vdm_jax.diffusion.process import Process
@@ -26,12 +26,14 @@ from vdm_jax.train.judge import ShapesJudge
 from vdm_jax.train.optim import AdamW, CosineDecay
 
 WORDS = WordEncoderConfig(width=64)
-NETWORK = replace(VDM_SMALL, concat_channels=PICTURE_CHANNELS, token_width=WORDS.width)
+NETWORK = replace(
+    VDM_SMALL, channels=64, patch_size=4, concat_channels=PICTURE_CHANNELS, token_width=WORDS.width
+)
 TASK = ImageToVideo(
     process=Process(
         schedule=Cosine(),
         precond=X0(),
-        density=Uniform(Cosine()),
+        density=LogitNormal(Cosine(), mean=1.0),
         weight=UniformWeight(),
     ),
     video=VideoShape(num_frames=8, height=32, width=32, fps=8.0),

@@ -1,11 +1,13 @@
-"""Settings every test runs under: 8 virtual CPU devices, strict shapes, a persistent XLA cache."""
+"""Settings every test runs under: 8 virtual CPU devices, strict shapes, a persistent XLA cache.
+
+XLA compiles without optimisation, which halves the time of the suite: the programs are tiny.
+"""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-).strip()
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/vdm_jax/xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 

@@ -1,4 +1,4 @@
-"""What users get wrong: each mistake is one clear line and exit code 2, before anything is built."""
+"""What users get wrong: each mistake is one clear line and exit code 2, before any work."""
 
 import subprocess
 import sys

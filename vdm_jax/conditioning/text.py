@@ -12,13 +12,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from vdm_jax.models.cond import Tokens
+from vdm_jax.nn.init import normal
 
 _WORD = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
 _NUM_HASHES = 2
@@ -65,14 +65,13 @@ class WordEncoder(nnx.Module):
     """Word rows and positions summed, one token a word."""
 
     def __init__(self, config: WordEncoderConfig, *, rngs: nnx.Rngs):
-        table_key, position_key = rngs.params(), rngs.params()
-        scale = config.width**-0.5
+        init = normal(config.width**-0.5)
         self.table = nnx.Param(
-            scale * jax.random.normal(table_key, (config.table_rows, config.width)),
+            init(rngs.params(), (config.table_rows, config.width)),
             out_sharding=(None, "embed"),
         )
         self.position = nnx.Param(
-            scale * jax.random.normal(position_key, (config.max_words, config.width)),
+            init(rngs.params(), (config.max_words, config.width)),
             out_sharding=(None, "embed"),
         )
 

@@ -97,6 +97,17 @@ def put_whole_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, ja
     }
 
 
+def put(state: Any, shardings: Any) -> Any:
+    """Arrays that every process holds whole, laid out over the devices by `shardings`."""
+    return jax.tree.map(
+        lambda array, sharding: jax.make_array_from_callback(
+            array.shape, sharding, np.asarray(array).__getitem__
+        ),
+        state,
+        shardings,
+    )
+
+
 def shardings(state: Any, mesh: Mesh) -> Any:
     """The sharding of every array of `state` (a pytree of `nnx.Variable`s and bare arrays).
 

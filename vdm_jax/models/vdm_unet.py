@@ -12,6 +12,7 @@ folds squares of pixels into channels, for speed on a small machine.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -31,6 +32,7 @@ from vdm_jax.nn.attention import (
 )
 from vdm_jax.nn.conv import Conv, Downsample, Upsample, depth_to_space, fold, space_to_depth
 from vdm_jax.nn.embed import RelativeBias, sinusoid
+from vdm_jax.nn.init import lecun_normal
 from vdm_jax.nn.norm import GroupNorm
 from vdm_jax.nn.resblock import ResBlock
 
@@ -111,15 +113,14 @@ class Embedding(nnx.Module):
 
     def __init__(self, config: VDMUNetConfig, *, rngs: nnx.Rngs):
         base, width = config.channels, config.embed_width
-        column = {"out_sharding": ("embed", "mlp")}
+        linear = partial(nnx.Linear, kernel_init=lecun_normal, rngs=rngs)
+        column, row = {"out_sharding": ("embed", "mlp")}, {"out_sharding": ("mlp", "embed")}
         self.base = base
-        self.level_in = nnx.Linear(base, width, rngs=rngs, kernel_metadata=column)
-        self.level_out = nnx.Linear(
-            width, width, rngs=rngs, kernel_metadata={"out_sharding": ("mlp", "embed")}
-        )
+        self.level_in = linear(base, width, kernel_metadata=column)
+        self.level_out = linear(width, width, kernel_metadata=row)
         self.vec = nnx.data(None)
         if config.vec_features is not None:
-            self.vec = nnx.Linear(config.vec_features, width, rngs=rngs, kernel_metadata=column)
+            self.vec = linear(config.vec_features, width, kernel_metadata=column)
         self.text = nnx.data(None)
         if config.token_width is not None:
             self.text = AttentionPool(
@@ -197,14 +198,15 @@ class VDMUNet(nnx.Module):
         self.stem = Conv(area * inputs, widths[0], dtype=dtype, rngs=rngs)
         self.down, self.shrink = nnx.List(), nnx.List()
         self.up, self.grow = nnx.List(), nnx.List()
-        for level, width in enumerate(widths):
+        for level, (finer, width) in enumerate(pairwise((widths[0], *widths))):
             mixers = config.mixers(level)
-            inner = (width,) * config.blocks
-            self.down.append(Stage(config, (width, *inner), mixers, rngs=rngs))
-            self.up.append(Stage(config, (2 * width, *inner), mixers, rngs=rngs))
-        for fine, coarse in pairwise(widths):
-            self.shrink.append(Downsample(fine, coarse, dtype=dtype, rngs=rngs))
-            self.grow.append(Upsample(coarse, fine, dtype=dtype, rngs=rngs))
+            down = (finer, *(width,) * config.blocks)
+            up = (2 * width, *(finer,) * config.blocks)
+            self.down.append(Stage(config, down, mixers, rngs=rngs))
+            self.up.append(Stage(config, up, mixers, rngs=rngs))
+        for width in widths[:-1]:
+            self.shrink.append(Downsample(width, width, dtype=dtype, rngs=rngs))
+            self.grow.append(Upsample(width, width, dtype=dtype, rngs=rngs))
         middle = (widths[-1],) * (config.blocks + 1)
         self.middle = Stage(config, middle, (SpaceAttention, TimeAttention), rngs=rngs)
         self.norm = GroupNorm(widths[0], config.groups, rngs=rngs)

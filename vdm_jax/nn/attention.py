@@ -14,6 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from vdm_jax.nn.init import lecun_normal, normal, truncated
 from vdm_jax.nn.norm import GroupNorm
 from vdm_jax.nn.platform import for_platform
 
@@ -192,9 +193,7 @@ class Mixer(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        init = nnx.initializers.variance_scaling(
-            1.0, "fan_in", "truncated_normal", in_axis=1, out_axis=(2, 3), batch_axis=0
-        )
+        init = truncated(1 / channels)
         self.dtype = dtype
         self.norm = GroupNorm(channels, groups, rngs=rngs)
         self.qkv = nnx.Param(
@@ -268,7 +267,7 @@ class AttentionPool(nnx.Module):
         head_size: int,
         rngs: nnx.Rngs,
     ):
-        init = nnx.initializers.normal(1.0)
+        init = normal(1.0)
         self.token_width = token_width
         self.norm = nnx.LayerNorm(token_width, rngs=rngs)
         self.null = nnx.Param(init(rngs.params(), (1, 1, token_width)))
@@ -276,6 +275,7 @@ class AttentionPool(nnx.Module):
         self.key_value = nnx.LinearGeneral(
             token_width,
             (2, heads, head_size),
+            kernel_init=lecun_normal,
             rngs=rngs,
             kernel_metadata={"out_sharding": ("embed", None, "heads", None)},
         )
@@ -283,6 +283,7 @@ class AttentionPool(nnx.Module):
             (heads, head_size),
             width,
             axis=(-2, -1),
+            kernel_init=lecun_normal,
             rngs=rngs,
             kernel_metadata={"out_sharding": ("heads", None, "embed")},
         )

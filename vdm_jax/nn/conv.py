@@ -14,9 +14,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from vdm_jax.nn.init import Initializer, lecun_normal
 from vdm_jax.nn.platform import for_platform
 
-LECUN = nnx.initializers.lecun_normal()
 CACHE = 6 << 20  # bytes of a tile that a CPU works on without going to memory
 # SUMS[a, p, r] = 1: in the first (a=0) or second row of a doubled pixel, kernel row r meets
 # row p of the two small rows in reach
@@ -157,7 +157,7 @@ class Conv(nnx.Module):
         out_channels: int,
         *,
         kernel_size: int = 3,
-        kernel_init: nnx.Initializer = LECUN,
+        kernel_init: Initializer = lecun_normal,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
@@ -200,6 +200,7 @@ class Downsample(nnx.Module):
         self.linear = nnx.Linear(
             4 * in_channels,
             out_channels,
+            kernel_init=lecun_normal,
             dtype=dtype,
             rngs=rngs,
             kernel_metadata={"out_sharding": ("conv_in", "conv_out")},

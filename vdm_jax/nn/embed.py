@@ -7,6 +7,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from vdm_jax.nn.init import normal
+
 
 def sinusoid(
     x: Float[Array, "*batch"], width: int, slowest: float = 1 / 64, fastest: float = 16.0
@@ -44,7 +46,7 @@ class RelativeBias(nnx.Module):
     """A learned attention bias per head and relative position; one table serves every layer."""
 
     def __init__(self, heads: int, *, num_buckets: int = 32, rngs: nnx.Rngs):
-        init = nnx.initializers.normal(0.02)
+        init = normal(0.02)
         self.num_buckets = num_buckets
         self.table = nnx.Param(
             init(rngs.params(), (num_buckets, heads)), out_sharding=(None, "heads")

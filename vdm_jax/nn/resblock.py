@@ -5,6 +5,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from vdm_jax.nn.conv import Conv
+from vdm_jax.nn.init import lecun_normal
 from vdm_jax.nn.norm import GroupNorm
 
 
@@ -30,6 +31,7 @@ class ResBlock(nnx.Module):
         self.film = nnx.LinearGeneral(
             embed_width,
             (2, out_channels),
+            kernel_init=lecun_normal,
             rngs=rngs,
             kernel_metadata={"out_sharding": ("embed", None, "mlp")},
         )
@@ -47,6 +49,7 @@ class ResBlock(nnx.Module):
             else nnx.Linear(
                 in_channels,
                 out_channels,
+                kernel_init=lecun_normal,
                 dtype=dtype,
                 rngs=rngs,
                 kernel_metadata={"out_sharding": ("conv_in", "conv_out")},

@@ -1,6 +1,7 @@
 """What every denoising task does alike: price the recovery of a noised video, and sample one."""
 
 from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int

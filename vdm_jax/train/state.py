@@ -1,6 +1,7 @@
 """What training changes and a checkpoint holds."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -44,18 +45,28 @@ def build(
     """Prepare a training state over `mesh` without allocating anything yet."""
     graphdef, _ = nnx.split(meshes.build_abstract(make_model), nnx.Param)
 
-    def init() -> TrainState:
-        with meshes.unplaced():
-            params = nnx.state(make_model(), nnx.Param)
-        zero = jnp.zeros((), jnp.int32)
-        ema = jax.tree.map(jnp.copy, params)
-        return TrainState(zero, zero, params, optimizer.init(params), ema)
-
-    shapes = jax.eval_shape(init)
+    shapes = jax.eval_shape(lambda: _new(_params(make_model), optimizer))
     shardings = meshes.shardings(shapes, mesh)
     abstract = jax.tree.map(
         lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
         shapes,
         shardings,
     )
-    return Built(graphdef, abstract, jax.jit(init, out_shardings=shardings))
+
+    def init() -> TrainState:
+        params = meshes.put(_params(make_model), shardings.params)
+        return jax.jit(partial(_new, optimizer=optimizer), out_shardings=shardings)(params)
+
+    return Built(graphdef, abstract, init)
+
+
+def _params(make_model: Callable[[], VideoModel]) -> nnx.State:
+    with meshes.unplaced():
+        return nnx.state(make_model(), nnx.Param)
+
+
+def _new(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
+    """Before the first step."""
+    zero = jnp.zeros((), jnp.int32)
+    ema = jax.tree.map(jnp.copy, params)
+    return TrainState(zero, zero, params, optimizer.init(params), ema)
