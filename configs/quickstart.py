@@ -19,7 +19,7 @@ from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.sampler import DDIM
 from vdm_jax.diffusion.schedule import Cosine
 from vdm_jax.models.vdm_unet import VDM_SMALL
-from vdm_jax.tasks.image_to_video import PICTURE_CHANNELS, ImageToVideo
+from vdm_jax.tasks.image_to_video import PICTURE_CHANNELS, TIME_FEATURES, ImageToVideo
 from vdm_jax.tasks.task import ModelConfig, Sampling, VideoShape
 from vdm_jax.train.config import TrainConfig
 from vdm_jax.train.judge import ShapesJudge
@@ -27,17 +27,24 @@ from vdm_jax.train.optim import AdamW, CosineDecay
 
 WORDS = WordEncoderConfig(width=64)
 NETWORK = replace(
-    VDM_SMALL, channels=64, patch_size=4, concat_channels=PICTURE_CHANNELS, token_width=WORDS.width
+    VDM_SMALL,
+    channels=64,
+    patch_size=4,
+    concat_channels=PICTURE_CHANNELS,
+    vec_features=TIME_FEATURES,
+    token_width=WORDS.width,
 )
 TASK = ImageToVideo(
     process=Process(
         schedule=Cosine(),
         precond=X0(),
-        density=LogitNormal(Cosine(), mean=1.0),
+        density=LogitNormal(Cosine(), mean=0.7),
         weight=UniformWeight(),
     ),
     video=VideoShape(num_frames=8, height=32, width=32, fps=8.0),
     sampling=Sampling(DDIM(), num_steps=12),
+    caption_drop=0.05,
+    picture_drop=0.05,
 )
 SHAPES = MovingShapes(num_frames=8, height=32, width=32)
 OPTIM = AdamW(learning_rate=2e-3, decay=CosineDecay(0.02), warmup_steps=50)

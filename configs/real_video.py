@@ -26,7 +26,7 @@ from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.sampler import DDIM
 from vdm_jax.diffusion.schedule import Cosine
 from vdm_jax.models.vdm_unet import VDMUNetConfig
-from vdm_jax.tasks.image_to_video import PICTURE_CHANNELS, ImageToVideo
+from vdm_jax.tasks.image_to_video import PICTURE_CHANNELS, TIME_FEATURES, ImageToVideo
 from vdm_jax.tasks.task import ModelConfig, Sampling, VideoShape
 from vdm_jax.train.config import TrainConfig
 from vdm_jax.train.optim import AdamW
@@ -41,6 +41,7 @@ NETWORK = VDMUNetConfig(
     head_size=32,
     patch_size=4,
     concat_channels=PICTURE_CHANNELS,
+    vec_features=TIME_FEATURES,
 )
 TASK = ImageToVideo(
     process=Process(

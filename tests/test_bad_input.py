@@ -43,7 +43,7 @@ def refused(main, args, capsys) -> str:
         ((*SMOKE, "--mesh.fsdp", "5"), "8 devices"),
         ((*SMOKE, "--task.video.width", "24"), "task.video wants 4 frames of 16x24x3"),
         ((*SMOKE, "--data.width", "400"), "the largest shape"),
-        ((*SMOKE, "--model.network.concat-channels", "3"), "concat_channels 5, got 3"),
+        ((*SMOKE, "--model.network.concat-channels", "3"), "concat_channels 4, got 3"),
         ((*SMOKE, "--model.network.groups", "5"), "do not divide into 5 groups"),
         (("--config", "nowhere/config.json"), "no config file"),
     ],
@@ -58,7 +58,7 @@ def test_training_refuses_video_shapes_that_the_network_cannot_halve(capsys, tmp
     sizes = [f"--{part}.{side}=18" for part in ("data", "held-out", "task.video")
              for side in ("height", "width")]  # fmt: skip
     words = refused(train.main, [*SMOKE, *sizes, "--workdir", tmp_path / "run"], capsys)
-    assert "18x18" in words and "multiples of 4" in words
+    assert "18x18" in words and "multiples of 8" in words
 
 
 def test_training_refuses_data_that_is_not_there(capsys, tmp_path):

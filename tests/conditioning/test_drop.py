@@ -14,7 +14,7 @@ BATCH = 2000
 @pytest.fixture
 def cond():
     tokens = {"text": Tokens(jnp.ones((BATCH, 3, 2)), jnp.ones((BATCH, 3), bool))}
-    return Cond(tokens=tokens, vec=jnp.ones((BATCH, 4)), concat=jnp.ones((BATCH, 1, 2, 2, 1)))
+    return Cond(tokens=tokens, vec=jnp.ones((BATCH, 1, 4)), concat=jnp.ones((BATCH, 1, 2, 2, 1)))
 
 
 def test_null_clears_the_named_ports_and_no_others(cond):

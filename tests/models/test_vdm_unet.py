@@ -53,7 +53,7 @@ def inputs(shape=SHAPE, seed=1):
     text = Tokens(jax.random.normal(kt, (b, 3, 5)), jnp.ones((b, 3), bool))
     cond = Cond(
         tokens={"text": text},
-        vec=jax.random.normal(kv, (b, 3)),
+        vec=jax.random.normal(kv, (b, t, 3)),
         concat=jax.random.normal(kx, (b, t, h, w, 2)),
         image_only=jnp.zeros((b, t), bool),
     )
@@ -204,7 +204,7 @@ def test_bfloat16_is_near_float32(tiny):
         ((1, 2, 8, 6, 3), Cond(), "8x6.*multiples of 4"),
         ((1, 2, 8, 8, 4), Cond(), "z has 4 channels.*takes 3"),
         ((1, 2, 8, 8, 3), Cond(concat=jnp.zeros((1, 2, 8, 8, 1))), "concat has 1.*takes 2"),
-        ((1, 2, 8, 8, 3), Cond(vec=jnp.zeros((1, 4))), "vec has 4.*takes 3"),
+        ((1, 2, 8, 8, 3), Cond(vec=jnp.zeros((1, 2, 4))), "vec has 4.*takes 3"),
         (
             (1, 2, 8, 8, 3),
             Cond(tokens={"text": Tokens(jnp.zeros((1, 2, 9)), jnp.ones((1, 2), bool))}),

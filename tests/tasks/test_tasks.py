@@ -19,7 +19,7 @@ from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.sampler import DDIM
 from vdm_jax.diffusion.schedule import Cosine
 from vdm_jax.models.vdm_unet import VDMUNetConfig
-from vdm_jax.tasks.image_to_video import PICTURE_CHANNELS, ImageToVideo
+from vdm_jax.tasks.image_to_video import PICTURE_CHANNELS, TIME_FEATURES, ImageToVideo
 from vdm_jax.tasks.task import ModelConfig, Sampling, VideoShape, to_bytes, to_signal
 from vdm_jax.tasks.text_to_video import TextToVideo
 
@@ -33,7 +33,9 @@ NETWORK = VDMUNetConfig(
 )  # fmt: skip
 WORDS = WordEncoderConfig(width=8, max_words=4, table_rows=64)
 WITHOUT = ModelConfig(NETWORK, WORDS)
-WITH = ModelConfig(replace(NETWORK, concat_channels=PICTURE_CHANNELS), WORDS)
+WITH = ModelConfig(
+    replace(NETWORK, concat_channels=PICTURE_CHANNELS, vec_features=TIME_FEATURES), WORDS
+)
 
 
 def built(config):
@@ -160,7 +162,7 @@ def test_the_loss_has_a_gradient_for_every_weight(task, config, batch, key):
 
 
 def test_a_task_refuses_a_model_or_a_request_that_does_not_fit():
-    with pytest.raises(Refusal, match="concat_channels 5, got None"):
+    with pytest.raises(Refusal, match="concat_channels 4, got None"):
         IMAGE.check(WITHOUT)
     with pytest.raises(Refusal, match="takes no picture"):
         TEXT.request(WITHOUT, ["red"], np.zeros((1, 8, 8, 3), np.uint8))

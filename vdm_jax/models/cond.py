@@ -26,13 +26,13 @@ class Cond:
     """The conditioning ports of every network.
 
     tokens: named streams that are attended to or pooled ("text", "image", ...).
-    vec: features added to the level embedding (frame rate, motion, ...).
+    vec: features of each frame, added to its level embedding (time, frame rate, motion, ...).
     concat: channels appended to the noisy input, frame by frame (a known picture, its mask).
     image_only: True for frames that are single pictures beside a video (joint image-video
         training, Ho et al. 2022, section 3): they mix with no other frame in time.
     """
 
     tokens: dict[str, Tokens] = field(default_factory=dict)
-    vec: Float[Array, "b d"] | None = None
+    vec: Float[Array, "b t d"] | None = None
     concat: Float[Array, "b t h w k"] | None = None
     image_only: Bool[Array, "b t"] | None = None

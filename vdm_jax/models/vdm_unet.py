@@ -116,8 +116,9 @@ class Embedding(nnx.Module):
         linear = partial(nnx.Linear, kernel_init=lecun_normal, rngs=rngs)
         column, row = {"out_sharding": ("embed", "mlp")}, {"out_sharding": ("mlp", "embed")}
         self.base = base
-        self.level_in = linear(base, width, kernel_metadata=column)
-        self.level_out = linear(width, width, kernel_metadata=row)
+        self.level = linear(base, width, kernel_metadata=column)
+        self.hidden = linear(width, width, kernel_metadata=row)
+        self.out = linear(width, width, kernel_metadata=column)
         self.vec = nnx.data(None)
         if config.vec_features is not None:
             self.vec = linear(config.vec_features, width, kernel_metadata=column)
@@ -132,18 +133,22 @@ class Embedding(nnx.Module):
             )
 
     def __call__(self, c_noise: Float[Array, "b t"], cond: Cond) -> Float[Array, "b t d"]:
-        """silu of the sum of all parts, ready for the FiLM projection of each block."""
-        embed = self.level_out(nnx.silu(self.level_in(sinusoid(c_noise, self.base))))
-        b = c_noise.shape[0]
+        """All parts summed and mixed by a perceptron, ready for the FiLM projection of each block.
+
+        What a condition means may depend on the others (how far to move: on direction, speed and
+        time), so they meet before the nonlinear layers.
+        """
+        embed = self.level(sinusoid(c_noise, self.base))
+        b, t = c_noise.shape
         if self.vec is not None:
-            vec = jnp.zeros((b, self.vec.in_features)) if cond.vec is None else cond.vec
-            embed = embed + self.vec(vec)[:, None]
+            vec = jnp.zeros((b, t, self.vec.in_features)) if cond.vec is None else cond.vec
+            embed = embed + self.vec(vec)
         if self.text is not None:
             width = self.text.token_width
             nothing = Tokens(jnp.zeros((b, 0, width)), jnp.zeros((b, 0), bool))
             tokens = cond.tokens.get(TEXT, nothing)
             embed = embed + self.text(tokens.embedding, tokens.mask)[:, None]
-        return nnx.silu(embed)
+        return nnx.silu(self.out(nnx.silu(self.hidden(nnx.silu(embed)))))
 
 
 class Stage(nnx.Module):

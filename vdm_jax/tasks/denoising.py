@@ -87,13 +87,18 @@ def _noise(
 
 
 def check_network(
-    what: str, network: VDMUNetConfig, video: VideoShape, *, concat: int | None
+    what: str,
+    network: VDMUNetConfig,
+    video: VideoShape,
+    *,
+    concat: int | None,
+    vec: int | None,
 ) -> None:
-    """Refuse a network that cannot take the videos, or the concat port, of the task `what`."""
-    if network.concat_channels != concat:
-        raise Refusal(
-            f"{what} needs model.network.concat_channels {concat}, got {network.concat_channels}"
-        )
+    """Refuse a network that cannot take the videos, or the ports, of the task `what`."""
+    for name, needed in {"concat_channels": concat, "vec_features": vec}.items():
+        if getattr(network, name) != needed:
+            got = getattr(network, name)
+            raise Refusal(f"{what} needs model.network.{name} {needed}, got {got}")
     if video.height % network.stride or video.width % network.stride:
         raise Refusal(
             f"task.video is {video.height}x{video.width}; model.network takes multiples of "

@@ -2,9 +2,9 @@
 
 The picture enters twice. It is frame 0 of the video, at level (1, 0): clean among noisy frames,
 and it comes out as it went in. And it is appended to every frame as channels (with one more that
-says whether there is a picture, and one for how far into the clip the frame comes), so that each
-frame sees it where it stands, as Stable Video Diffusion does with its image latent (Blattmann et
-al. 2023, section 4.3).
+says whether there is a picture), so that each frame sees it where it stands, as Stable Video
+Diffusion does with its image latent (Blattmann et al. 2023, section 4.3). Each frame is also told
+its time, since how far things have moved from the picture depends on it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,8 @@ from vdm_jax.tasks.task import (
     to_signal,
 )
 
-PICTURE_CHANNELS = 5  # the picture, 1 where there is one, and the time since it, 0 to 1
+PICTURE_CHANNELS = 4  # the picture, and 1 where there is one
+TIME_FEATURES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class ImageToVideo:
 
     def check(self, model: ModelConfig) -> None:
         denoising.check_network(
-            "image-to-video", model.network, self.video, concat=PICTURE_CHANNELS
+            "image-to-video", model.network, self.video, concat=PICTURE_CHANNELS, vec=TIME_FEATURES
         )
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
@@ -83,12 +84,12 @@ class ImageToVideo:
         """Tokens of the caption, and the picture beside each frame."""
         t, h, w, _ = self.video.sizes
         present = arrays["has_picture"].astype(jnp.float32)[:, None, None, None, None]
-        time = jnp.linspace(0.0, 1.0, t)[None, :, None, None, None]
-        beside = (to_signal(arrays["picture"])[:, None] * present, present, present * time)
+        beside = (to_signal(arrays["picture"])[:, None] * present, present)
         sizes = (len(present), t, h, w)
         concat = [jnp.broadcast_to(part, (*sizes, part.shape[-1])) for part in beside]
         cond = denoising.encode_text(model, arrays)
-        return replace(cond, concat=jnp.concatenate(concat, axis=-1))
+        time = jnp.broadcast_to(time_features(t)[None], (len(present), t, TIME_FEATURES))
+        return replace(cond, concat=jnp.concatenate(concat, axis=-1), vec=time)
 
     def known(self, cond: Cond) -> Bool[Array, "b t"]:
         """Frame 0 of the samples whose picture is there."""
@@ -120,3 +121,10 @@ class ImageToVideo:
             known=(cond.concat[..., :3], self.known(cond)),
         )  # fmt: skip
         return to_bytes(x0)
+
+
+def time_features(num_frames: int) -> Float[Array, "{num_frames} d"]:
+    """cos and sin of k pi s for k = 1..4; s runs from 0 at the first frame to 1 at the last."""
+    s = jnp.linspace(0.0, 1.0, num_frames)[:, None]
+    angles = jnp.pi * s * jnp.arange(1, TIME_FEATURES // 2 + 1)[None]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

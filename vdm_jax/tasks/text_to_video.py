@@ -43,7 +43,7 @@ class TextToVideo:
         return False
 
     def check(self, model: ModelConfig) -> None:
-        denoising.check_network("text-to-video", model.network, self.video, concat=None)
+        denoising.check_network("text-to-video", model.network, self.video, concat=None, vec=None)
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
         return {"video": batch["video"], **model.tokenize(batch["caption"])}

@@ -33,6 +33,7 @@ def train(config: TrainConfig, workdir: Path) -> bool:
     sources = open_sources(config, mesh)
     built = states.build(config.build_model, config.optim.build(config.steps), mesh)
     with Checkpoints(workdir / "checkpoints", keep=config.keep) as checkpoints:
+        checkpoints.check_room(built.abstract)
         loader = open_loader(config, sources[0])
         restored = checkpoints.restore(built.abstract)
         if restored is not None:

@@ -3,7 +3,6 @@
 config.json  checkpoints/  metrics.jsonl  samples/  loss.png  report.html  log.txt
 """
 
-import shutil
 from pathlib import Path
 
 import jax
@@ -12,21 +11,13 @@ from vdm_jax.core import config as configs
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.train.config import RESUMABLE, TrainConfig, differences
 
-MIN_FREE_BYTES = 64 << 20
 CONFIG = "config.json"
 
 
 def check(workdir: Path, config: TrainConfig) -> None:
-    """Refuse a directory that is a file, is on a full disk, or holds a run of something else."""
+    """Refuse a directory that is a file, or that holds a run of something else."""
     if workdir.exists() and not workdir.is_dir():
         raise Refusal(f"--workdir {workdir} is a file; give a directory")
-    nearest = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
-    free = shutil.disk_usage(nearest).free
-    if free < MIN_FREE_BYTES:
-        raise Refusal(
-            f"--workdir {workdir} is on a disk with {free >> 20} MiB free; "
-            f"at least {MIN_FREE_BYTES >> 20} MiB are needed"
-        )
     if (workdir / CONFIG).exists():
         _check_config(workdir, config)
 
