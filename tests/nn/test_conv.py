@@ -15,7 +15,12 @@ from vdm_jax.nn.conv import (
     space_to_depth,
 )
 
-FORMS = {"cpu": convs.FORMS["cpu"], "patches": convs.conv_patches, "gpu": convs.FORMS["gpu"]}
+FORMS = {
+    "cpu": convs.FORMS["cpu"],
+    "products": convs.conv_products,
+    "row_more": convs.conv_row_more,
+    "gpu": convs.FORMS["gpu"],
+}
 
 
 def inputs(key, frame, kernel_size=3, i=5, o=7):
@@ -55,7 +60,7 @@ def test_every_form_is_the_convolution(key, form, frame):
         ((4, 3), 2, Padding(1, 0, 0, 1)),
     ],
 )
-@pytest.mark.parametrize("form", ["cpu", "patches"])
+@pytest.mark.parametrize("form", ["cpu", "products", "row_more"])
 def test_every_form_has_the_gradient_of_the_convolution(
     key, form, frame, kernel_size, padding, monkeypatch
 ):

@@ -18,6 +18,7 @@ from vdm_jax.nn.init import Initializer, lecun_normal
 from vdm_jax.nn.platform import for_platform
 
 CACHE = 6 << 20  # bytes of a tile that a CPU works on without going to memory
+SMALL_KERNEL = 80_000  # entries; XLA's first CPU library splits larger ones between cores
 # SUMS[a, p, r] = 1: in the first (a=0) or second row of a doubled pixel, kernel row r meets
 # row p of the two small rows in reach
 SUMS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
@@ -59,15 +60,30 @@ def conv_lax(
     )
 
 
-def conv_patches(
+def conv_products(
     x: Float[Array, "f h w i"], kernel: Float[Array, "kh kw i o"], padding: Padding
 ) -> Float[Array, "f H W o"]:
-    """Every kh x kw neighbourhood laid out as one row, then one matrix product (im2col)."""
+    """Every pixel times the whole kernel as one matrix product, then kh x kw shifted sums."""
     kh, kw, i, o = kernel.shape
     height, width = _output_size(x, kernel, padding)
-    padded = jnp.pad(x, ((0, 0), padding[:2], padding[2:], (0, 0)))
-    shifts = [padded[:, r : r + height, s : s + width] for r in range(kh) for s in range(kw)]
-    return jnp.concatenate(shifts, axis=-1) @ kernel.reshape(kh * kw * i, o)
+    products = x.reshape(-1, i) @ jnp.moveaxis(kernel, 2, 0).reshape(i, -1)
+    products = products.reshape(*x.shape[:3], kh, kw, o)
+    return sum(
+        _shift(_shift(products[:, :, :, r, s], 1, padding.top - r, height), 2, padding.left - s, width)
+        for r in range(kh)
+        for s in range(kw)
+    )
+
+
+def conv_row_more(
+    x: Float[Array, "f h w i"], kernel: Float[Array, "kh kw i o"], padding: Padding
+) -> Float[Array, "f H W o"]:
+    """XLA's convolution with one row more than is wanted.
+
+    XLA's CPU compiler has two libraries for convolutions, and takes the second (Eigen) where a
+    frame grows. The first (YNNPACK) runs small kernels on a single core.
+    """
+    return conv_lax(x, kernel, padding._replace(bottom=padding.bottom + 1))[:, :-1]
 
 
 def _output_size(x, kernel, padding):
@@ -80,13 +96,17 @@ def _output_size(x, kernel, padding):
 def conv_cpu(
     x: Float[Array, "f h w i"], kernel: Float[Array, "kh kw i o"], padding: Padding
 ) -> Float[Array, "f H W o"]:
-    """XLA's convolution, in the matrix form for small frames, with a faster kernel gradient.
+    """The form that is fastest for the shape, with a faster kernel gradient than XLA's.
 
-    For frames smaller than the kernel XLA's CPU compiler swaps the two and runs a naive loop,
-    100 times slower. Its gradient of the kernel takes 2 to 4 times the forward pass.
+    XLA repacks the kernel at every call, which is most of the work where the kernel is larger
+    than the frames. For frames smaller than the kernel its CPU compiler swaps the two and runs a
+    naive loop, 100 times slower. Its gradient of the kernel takes 2 to 4 times the forward pass.
     """
-    if x.shape[1] * x.shape[2] < kernel.shape[0] * kernel.shape[1]:
-        return conv_patches(x, kernel, padding)
+    kh, kw, _, _ = kernel.shape
+    if kernel.size > x.size or x.shape[1] * x.shape[2] < kh * kw:
+        return conv_products(x, kernel, padding)
+    if kernel.size < SMALL_KERNEL:
+        return conv_row_more(x, kernel, padding)
     return conv_lax(x, kernel, padding)
 
 
