@@ -40,6 +40,7 @@ def refused(main, args, capsys) -> str:
         ((*SMOKE, "--steps", "0"), "steps must be at least 1, got 0"),
         ((*SMOKE, "--batch-size", "3", "--accumulate", "2"), "multiple of accumulate 2"),
         ((*SMOKE, "--batch-size", "12"), "must be a multiple of 8"),
+        ((*SMOKE, "--seed", "99999999999999999999"), "seed must lie in [0, 2^32)"),
         ((*SMOKE, "--mesh.fsdp", "5"), "8 devices"),
         ((*SMOKE, "--task.video.width", "24"), "task.video wants 4 frames of 16x24x3"),
         ((*SMOKE, "--data.width", "400"), "the largest shape"),
@@ -102,8 +103,9 @@ def test_training_refuses_a_workdir_that_cannot_be(place, words, capsys, tmp_pat
         (("--model", "nowhere"), "nowhere is no directory"),
         (("--model", "."), "no readable config.json"),
         (("--model", ".", "--output", "a.txt"), "write .mp4, .gif, .webp or a folder"),
-        (("--model", ".", "--output", "no/such/a.mp4"), "no folder to write it to"),
+        (("--model", ".", "--output", "no/such/a.mp4"), "there is no folder no/such"),
         (("--model", ".", "--num-videos", "0"), "--num-videos must be at least 1"),
+        (("--model", ".", "--seed", "-1"), "--seed must lie in [0, 2^32)"),
         (("--model", ".", "--promt", "x"), "did you mean --prompt"),
     ],
 )

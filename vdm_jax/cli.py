@@ -33,8 +33,13 @@ def main() -> None:
         print(__version__)
         sys.exit(0)
     if verb not in VERBS:
-        sys.exit(f"error: no verb {verb!r}; there are {', '.join(VERBS)}")
+        raise SystemExit(_refused(f"no verb {verb!r}; there are {', '.join(VERBS)}"))
     command.run(importlib.import_module(f"vdm_jax.{verb}.__main__").main, rest)
+
+
+def _refused(what: str) -> int:
+    print(f"error: {what}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

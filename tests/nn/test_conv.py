@@ -81,11 +81,23 @@ def test_every_form_has_the_gradient_of_the_convolution(
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-def test_small_frames_avoid_xlas_convolution_on_cpu(key):
-    for frame, wanted in (((2, 2), False), ((4, 4), True)):
-        x, kernel = inputs(key, frame)
-        run = jax.jit(lambda *a: convs.conv(*a, Padding(1, 1, 1, 1)))
-        assert ("convolution" in run.lower(x, kernel).as_text()) is wanted
+@pytest.mark.parametrize(
+    ("shape", "width", "rows"),
+    [
+        ((2, 2, 2, 5), 7, None),  # smaller than the kernel: no convolution
+        ((2, 4, 4, 64), 64, None),  # fewer entries than the kernel: likewise
+        ((16, 8, 8, 64), 64, 9),  # a small kernel: one row more
+        ((16, 16, 16, 128), 128, 16),
+    ],
+)
+def test_every_shape_takes_its_form_on_cpu(shape, width, rows):
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, shape[-1], width), jnp.float32)
+    text = jax.jit(lambda *a: convs.conv_cpu(*a, Padding(1, 1, 1, 1))).lower(x, kernel).as_text()
+    found = [line.split("-> ")[-1] for line in text.splitlines() if "stablehlo.convolution" in line]
+    frames, _, across, _ = shape
+    wanted = [] if rows is None else [f"tensor<{frames}x{rows}x{across}x{width}xf32>"]
+    assert found == wanted
 
 
 def test_conv_adds_its_bias_and_computes_in_its_dtype(key):

@@ -17,7 +17,7 @@ from vdm_jax.diffusion.loss import UniformWeight
 from vdm_jax.diffusion.precond import V
 from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.sampler import DDIM
-from vdm_jax.diffusion.schedule import Cosine
+from vdm_jax.diffusion.schedule import Cosine, Karras
 from vdm_jax.models.vdm_unet import VDMUNetConfig
 from vdm_jax.tasks.image_to_video import PICTURE_CHANNELS, TIME_FEATURES, ImageToVideo
 from vdm_jax.tasks.task import ModelConfig, Sampling, VideoShape, to_bytes, to_signal
@@ -109,9 +109,11 @@ def test_every_input_of_generation_counts(image_model, batch):
         assert (other[:, 1:] != base[:, 1:]).any(), name
 
 
-def test_a_row_does_not_depend_on_its_neighbours(text_model):
-    both = generate(TEXT, text_model, WITHOUT, ["red", "blue"], None)
-    alone = generate(TEXT, text_model, WITHOUT, ["blue"], None, rows=np.array([1], np.int32))
+@pytest.mark.parametrize("sampler", [DDIM(), DDIM(eta=1.0)])
+def test_a_row_does_not_depend_on_its_neighbours(text_model, sampler):
+    task = TEXT.resampled(replace(TEXT.sampling, sampler=sampler))
+    both = generate(task, text_model, WITHOUT, ["red", "blue"], None)
+    alone = generate(task, text_model, WITHOUT, ["blue"], None, rows=np.array([1], np.int32))
     assert np.abs(both[1].astype(int) - alone[0]).max() <= 1  # one step of rounding
 
 
@@ -125,6 +127,39 @@ def test_guidance_of_one_is_the_model_as_it_is_and_more_is_not(text_model):
     free = generate(TEXT, text_model, WITHOUT, [""], None)
     assert np.abs(unguided.astype(int) - free).max() <= 1  # scale 0 is the null caption
     assert (guided != plain).any() and (plain != free).any()
+
+
+def test_generation_starts_at_the_noise_of_the_schedule(text_model):
+    """A denoiser that answers zero is seen at the first level: sigma 80 there, not 1."""
+    seen = []
+
+    def watch(denoise):
+        def watched(z, level, cond):
+            jax.debug.callback(lambda z: seen.append(float(np.std(z))), z)
+            return 0 * z
+
+        return watched
+
+    loud = replace(PROCESS, schedule=Karras(sigma_min=0.002, sigma_max=80.0, rho=7.0))
+    task = replace(TEXT, process=loud, sampling=Sampling(DDIM(), num_steps=3))
+    arrays = task.request(WITHOUT, ["red"], None) | {"row": np.zeros(1, np.int32)}
+    run = jax.jit(lambda a, k: task.generate(text_model, a, k, around=watch))
+    jax.block_until_ready(run(jax.tree.map(jnp.asarray, arrays), jax.random.key(0)))
+    jax.effects_barrier()
+    assert 70 < max(seen) < 90
+
+
+@pytest.mark.parametrize("port", ["caption_drop", "picture_drop"])
+def test_a_port_that_is_always_dropped_has_no_say_in_the_loss(image_model, batch, key, port):
+    task = replace(IMAGE, **{"caption_drop": 0.0, "picture_drop": 0.0, port: 1.0})
+    arrays = jax.tree.map(jnp.asarray, IMAGE.prepare(WITH, batch))
+    other = dict(arrays)
+    name = "text" if port == "caption_drop" else "picture"
+    other[name] = jnp.roll(arrays[name], 1, axis=0)
+    loss = jax.jit(lambda arrays: task.loss(image_model, arrays, key)[0])
+    kept = jax.jit(lambda arrays: replace(task, **{port: 0.0}).loss(image_model, arrays, key)[0])
+    assert loss(arrays) == loss(other)
+    assert kept(arrays) != kept(other)
 
 
 def test_the_loss_does_not_price_the_known_frame(image_model, batch):

@@ -71,6 +71,28 @@ def test_a_longer_run_goes_on_where_the_shorter_one_ended(run, config, capfd):
     assert "going on from step 6 of 7" in capfd.readouterr().err
 
 
+def test_a_finished_run_has_nothing_to_do_and_fewer_steps_are_refused(run, config, capfd):
+    before = (run / "metrics.jsonl").read_text(), (run / "config.json").read_text()
+    steps = records(run)[-1]["step"]
+    assert train(replace(config, steps=steps), run)
+    assert "nothing to do" in capfd.readouterr().err
+    with pytest.raises(Refusal, match="is less"):
+        train(replace(config, steps=2), run)
+    assert (run / "metrics.jsonl").read_text() == before[0]
+
+
+def test_steps_that_are_never_finite_end_the_run_and_going_on_counts_them_once(
+    config, tmp_path, capfd
+):
+    """A rate that overflows poisons every update; what was skipped before is not counted again."""
+    wild = replace(config.optim, learning_rate=3e38, warmup_steps=0, clip_norm=1e30)
+    bad = replace(config, optim=wild, judge=None, max_skipped=4, preview_every=100)
+    with pytest.raises(Refusal, match="4 steps in a row were not finite"):
+        train(bad, tmp_path / "run")
+    assert train(replace(bad, max_skipped=5), tmp_path / "run")
+    assert "6 of the last" not in capfd.readouterr().err
+
+
 def test_another_computation_is_refused_in_a_used_directory(run, config):
     other = replace(config, seed=1, optim=replace(config.optim, learning_rate=1.0))
     with pytest.raises(Refusal, match="optim, seed differ"):

@@ -73,6 +73,11 @@ def test_the_average_follows_the_weights(built, batch, key):
     np.testing.assert_allclose(kernel(third.ema), two, rtol=1e-5)
 
 
+def test_no_warm_up_is_the_peak_from_the_start():
+    for decay in (ConstantRate(), CosineDecay()):
+        assert AdamW(learning_rate=0.5, warmup_steps=0, decay=decay).rate(10)(0) == 0.5
+
+
 def test_rates_warm_up_and_decay():
     rate = AdamW(learning_rate=1.0, warmup_steps=10, decay=CosineDecay(0.1)).rate(110)
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)],

@@ -7,8 +7,8 @@ vocabulary file to keep beside the weights, and no word is unknown.
 """
 
 import hashlib
+import logging
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,8 +17,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from vdm_jax.core.refusal import Refusal
 from vdm_jax.models.cond import Tokens
 from vdm_jax.nn.init import normal
+
+LOG = logging.getLogger(__name__)
 
 _WORD = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
 _NUM_HASHES = 2
@@ -35,6 +38,10 @@ class WordEncoderConfig:
     table_rows: int = 2048
     """Rows that words are hashed into."""
 
+    def __post_init__(self) -> None:
+        if min(self.width, self.max_words) < 1 or self.table_rows < 2:
+            raise Refusal(f"a word encoder needs width, words and 2 table rows, got {self}")
+
     def build(self, *, rngs: nnx.Rngs) -> "WordEncoder":
         return WordEncoder(self, rngs=rngs)
 
@@ -48,9 +55,7 @@ class WordEncoderConfig:
             words = _WORD.findall(caption.lower())
             if len(words) > self.max_words:
                 lost = " ".join(words[self.max_words :])
-                warnings.warn(
-                    f"caption cut after {self.max_words} words, losing: {lost}", stacklevel=2
-                )
+                LOG.warning("caption cut after %d words, losing: %s", self.max_words, lost)
             for j, word in enumerate(words[: self.max_words]):
                 rows[i, j] = self._rows(word)
         return rows

@@ -144,13 +144,22 @@ def write(
         raise Refusal(
             f"{path}: a video needs a frame and 0 < fps <= 1000, got {len(frames)}, {fps}"
         )
-    if path.is_dir() and (path.suffix or not still.is_picture_folder(path)):
-        raise Refusal(f"{path}: is a folder of other things; not replaced")
+    check_target(path)
     try:
         _atomically(path, writer)
     except (OSError, av.FFmpegError) as error:
         reason = getattr(error, "strerror", None) or error
         raise Refusal(f"{path}: cannot be written: {reason}") from error
+
+
+def check_target(path: Path) -> None:
+    """Refuse a path that `write` could not write to: early, before there is anything to lose."""
+    if not path.absolute().parent.is_dir():
+        raise Refusal(f"{path}: there is no folder {path.parent} to write it to")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise Refusal(f"{path}: the folder {path.parent} cannot be written")
+    if path.is_dir() and (path.suffix or not still.is_picture_folder(path)):
+        raise Refusal(f"{path}: is a folder of other things; not replaced")
 
 
 def encode(frames: Video, fps: float | int, codec: H264) -> bytes:

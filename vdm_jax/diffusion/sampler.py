@@ -1,9 +1,10 @@
 """Samplers: from noise to a video, down a ladder of levels that may differ by frame.
 
 A sampler is called as (denoise, z, levels, cond, key) -> video at the last level (x0 when that is
-clean). `levels` has a leading step axis: (n+1,), (n+1, t) or (n+1, b, t). A frame whose level does
-not change in a step passes through it bit for bit: this is how known frames, at (1, 0) throughout,
-stay as given. One scan compiles one step; `start` and `step` are public for a loop of one's own.
+clean); `key` is one key, or "b": one for each video. `levels` has a leading step axis: (n+1,),
+(n+1, t) or (n+1, b, t). A frame whose level does not change in a step passes through it bit for
+bit: this is how known frames, at (1, 0) throughout, stay as given. One scan compiles one step;
+`start` and `step` are public for a loop of one's own.
 
 The first-order deterministic step has many names. DDIM with eta = 0, Euler in sigma at alpha = 1
 (EDM, Stable Video Diffusion) and Euler in t on a flow schedule are one and the same map,
@@ -106,7 +107,7 @@ def rungs(levels: Level, z: Video, key: Array) -> Rung:
     alpha, sigma = (jnp.broadcast_to(part.reshape(wide), full) for part in levels)
     now, then = Level(alpha[:-1], sigma[:-1]), Level(alpha[1:], sigma[1:])
     n = shape[0] - 1
-    return Rung(now, then, jax.random.split(key, n), jnp.full(n, 1 / n, z.dtype))
+    return Rung(now, then, _split(key, n), jnp.full(n, 1 / n, z.dtype))
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Churn:
         alpha, sigma = rung.now
         inside = (sigma >= self.sigma_min * alpha) & (sigma <= self.sigma_max * alpha)
         gamma = jnp.where(inside, jnp.minimum(self.amount * rung.share, 2**0.5 - 1), 0)
-        noise = self.noise_scale * jax.random.normal(rung.key, z.shape, z.dtype)
+        noise = self.noise_scale * _noise(rung.key, z)
         # sqrt((1 + gamma)^2 - 1), without the cancellation
         return z + jnp.sqrt(gamma * (2 + gamma)) * sigma * noise, Level(alpha, (1 + gamma) * sigma)
 
@@ -177,7 +178,7 @@ class DDIM(_Walk):
             return State(_first_order(z, x0, now, then), None)
         fresh = self.eta**2 * (1 - _shrink(now, then) ** 2)  # Song et al. eq. 16 over sigma'^2
         eps = (z - now.alpha * x0) / nonzero(now.sigma)
-        noise = jax.random.normal(key, z.shape, z.dtype)
+        noise = _noise(key, z)
         mixed = jnp.sqrt(1 - fresh) * eps + jnp.sqrt(fresh) * noise
         return State(then.alpha * x0 + then.sigma * mixed, None)  # eq. 12
 
@@ -220,7 +221,7 @@ class Ancestral(_Walk):
         mean = kept * then.sigma**2 / total * z + then.alpha * added / total * x0
         low = added * then.sigma**2 / total
         variance = low ** (1 - self.gamma) * added**self.gamma  # Ho et al. 2022, eq. 5
-        noise = jax.random.normal(key, z.shape, z.dtype)
+        noise = _noise(key, z)
         return State(mean + jnp.sqrt(variance) * noise, None)
 
 
@@ -248,7 +249,7 @@ class DPMPlusPlus2M(_Walk):
         keep = then.sigma / nonzero(now.sigma) * shrink**self.eta
         moved = keep * z + then.alpha * (1 - shrink ** (1 + self.eta)) * ahead
         if self.eta != 0:
-            noise = jax.random.normal(key, z.shape, z.dtype)
+            noise = _noise(key, z)
             moved += then.sigma * jnp.sqrt(1 - shrink ** (2 * self.eta)) * noise
         return State(moved, (x0.astype(z.dtype), h.astype(z.dtype)))
 
@@ -274,6 +275,20 @@ def invert(denoise: Denoiser, x0: Video, levels: Level, cond: PyTree) -> Video:
     upwards = Level(*(jnp.flip(part, 0) for part in levels))
     z, _ = jax.lax.scan(body, x0, rungs(upwards, x0, jax.random.key(0)))
     return z
+
+
+def _split(key: Array, steps: int) -> Array:
+    """Keys "n" of the steps, or "n b" when there is one key for each video."""
+    if key.ndim == 0:
+        return jax.random.split(key, steps)
+    return jax.vmap(lambda row: jax.random.split(row, steps), out_axes=1)(key)
+
+
+def _noise(key: Array, z: Video) -> Video:
+    """Unit noise; with one key for each video, a video's noise does not depend on the others."""
+    if key.ndim == 0:
+        return jax.random.normal(key, z.shape, z.dtype)
+    return jax.vmap(lambda row: jax.random.normal(row, z.shape[1:], z.dtype))(key)
 
 
 def _first_order(z: Video, x0: Video, now: Level, then: Level) -> Video:

@@ -68,11 +68,12 @@ def conv_products(
     height, width = _output_size(x, kernel, padding)
     products = x.reshape(-1, i) @ jnp.moveaxis(kernel, 2, 0).reshape(i, -1)
     products = products.reshape(*x.shape[:3], kh, kw, o)
-    return sum(
-        _shift(_shift(products[:, :, :, r, s], 1, padding.top - r, height), 2, padding.left - s, width)
-        for r in range(kh)
-        for s in range(kw)
-    )
+    total = jnp.zeros((x.shape[0], height, width, o), products.dtype)
+    for r in range(kh):
+        rows = _shift(products[:, :, :, r], 1, padding.top - r, height)
+        for s in range(kw):
+            total += _shift(rows[:, :, :, s], 2, padding.left - s, width)
+    return total
 
 
 def conv_row_more(

@@ -19,6 +19,7 @@ from vdm_jax.sample.generate import Generator
 from vdm_jax.tasks.task import Task
 
 PROG = "python -m vdm_jax.sample"
+DRAW_BATCH = 16  # videos drawn at once
 SUFFIXES = (".mp4", ".gif", ".webp", "")
 
 
@@ -50,13 +51,19 @@ def main(args: Sequence[str]) -> int:
     request = configs.override(Request(), args, prog=PROG)
     _check(request)
     config = load.describe(Path(request.model))
+    if request.prompt and config.model.text is None:
+        raise Refusal("--prompt: this model was trained without captions")
     task = _tuned(config.task, request)
     picture = _picture(request, task)
     mesh = MeshConfig().build()
     params = load.weights(Path(request.model), config, mesh)
     with tqdm(desc="compiling, then drawing", unit=" evaluations", leave=False) as bar:
         generate = Generator(
-            task, config.model, mesh, batch_size=request.num_videos, on_step=bar.update
+            task,
+            config.model,
+            mesh,
+            batch_size=min(request.num_videos, DRAW_BATCH),
+            on_step=bar.update,
         )
         pictures = None if picture is None else np.stack([picture] * request.num_videos)
         captions = [request.prompt] * request.num_videos
@@ -77,8 +84,12 @@ def _check(request: Request) -> None:
         raise Refusal(f"--output {request.output}: write .mp4, .gif, .webp or a folder")
     if request.num_videos < 1:
         raise Refusal(f"--num-videos must be at least 1, got {request.num_videos}")
-    if not Path(request.output).absolute().parent.is_dir():
-        raise Refusal(f"--output {request.output}: there is no folder to write it to")
+    if not 0 <= request.seed < 2**32:
+        raise Refusal(f"--seed must lie in [0, 2^32), got {request.seed}")
+    if not Path(request.output).name:
+        raise Refusal(f"--output {request.output}: name a file or a new folder")
+    for path in _paths(request):
+        video.check_target(path)
 
 
 def _tuned(task: Task, request: Request) -> Task:

@@ -66,7 +66,7 @@ def sample(
     """
     start_key, walk_key = jax.random.split(key)
     levels = process.schedule.ladder(sampling.num_steps)
-    noise = _noise(rows, video.sizes, start_key)
+    noise = jax.vmap(lambda key: jax.random.normal(key, video.sizes))(_row_keys(start_key, rows))
     z = levels.sigma[0] * noise
     if known is not None:
         values, which = known
@@ -75,15 +75,12 @@ def sample(
     denoise = denoiser(model.network, process.precond)
     if sampling.guidance_scale != 1.0 and cond.tokens:
         denoise = cfg(denoise, null(cond, ("tokens",)), sampling.guidance_scale)
-    return sampling.sampler(around(denoise), z, levels, cond, walk_key)
+    return sampling.sampler(around(denoise), z, levels, cond, _row_keys(walk_key, rows))
 
 
-def _noise(
-    rows: Int[Array, " b"], sizes: tuple[int, int, int, int], key: Array
-) -> Float[Array, "b t h w c"]:
-    """Unit noise; a row's noise depends on its number, not on its neighbours."""
-    keys = jax.vmap(partial(jax.random.fold_in, key))(rows)
-    return jax.vmap(lambda row_key: jax.random.normal(row_key, sizes))(keys)
+def _row_keys(key: Array, rows: Int[Array, " b"]) -> Array:
+    """A key for each row, by its number: what is drawn does not depend on its neighbours."""
+    return jax.vmap(partial(jax.random.fold_in, key))(rows)
 
 
 def check_network(
@@ -95,7 +92,10 @@ def check_network(
     vec: int | None,
 ) -> None:
     """Refuse a network that cannot take the videos, or the ports, of the task `what`."""
-    for name, needed in {"concat_channels": concat, "vec_features": vec}.items():
+    colours = video.sizes[-1]
+    wanted = {"in_channels": colours, "out_channels": colours, "concat_channels": concat,
+              "vec_features": vec}  # fmt: skip
+    for name, needed in wanted.items():
         if getattr(network, name) != needed:
             got = getattr(network, name)
             raise Refusal(f"{what} needs model.network.{name} {needed}, got {got}")
@@ -104,3 +104,10 @@ def check_network(
             f"task.video is {video.height}x{video.width}; model.network takes multiples of "
             f"{network.stride}"
         )
+
+
+def check_chances(**chances: float) -> None:
+    """Refuse what is no probability."""
+    for name, chance in chances.items():
+        if not 0 <= chance <= 1:
+            raise Refusal(f"{name} must lie in [0, 1], got {chance}")

@@ -48,6 +48,9 @@ class ImageToVideo:
     picture_drop: float = 0.1
     """Part of the training samples whose picture is hidden: the model then makes it up."""
 
+    def __post_init__(self) -> None:
+        denoising.check_chances(caption_drop=self.caption_drop, picture_drop=self.picture_drop)
+
     def resampled(self, sampling: Sampling) -> "ImageToVideo":
         return replace(self, sampling=sampling)
 

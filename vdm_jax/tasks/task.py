@@ -1,5 +1,6 @@
 """The Task contract, and the model that tasks train: a network with the encoders it needs."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -54,6 +55,10 @@ class VideoShape:
     width: int = 64
     fps: float = 8.0
 
+    def __post_init__(self) -> None:
+        if min(self.num_frames, self.height, self.width) < 1 or not 0 < self.fps <= 1000:
+            raise Refusal(f"video sizes must be at least 1 and fps in (0, 1000], got {self}")
+
     @property
     def sizes(self) -> tuple[int, int, int, int]:
         return self.num_frames, self.height, self.width, 3
@@ -71,7 +76,7 @@ class Sampling:
     cost; more follows the caption harder."""
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1 or self.guidance_scale < 0:
+        if self.num_steps < 1 or not 0 <= self.guidance_scale < math.inf:
             raise Refusal(
                 f"num_steps must be at least 1 and guidance_scale not below 0, got "
                 f"{self.num_steps} and {self.guidance_scale}"

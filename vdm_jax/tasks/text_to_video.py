@@ -35,6 +35,9 @@ class TextToVideo:
     caption_drop: float = 0.1
     """Part of the training samples whose caption is hidden, for guidance."""
 
+    def __post_init__(self) -> None:
+        denoising.check_chances(caption_drop=self.caption_drop)
+
     def resampled(self, sampling: Sampling) -> "TextToVideo":
         return replace(self, sampling=sampling)
 

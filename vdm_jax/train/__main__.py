@@ -61,7 +61,7 @@ def _config(spec: str, args: list[str]) -> Any:
         path = Path(spec)
         if not path.is_file():
             raise Refusal(f"no config file {spec!r}")
-        config = configs.from_json(path.read_text(encoding="utf-8"))
+        config = configs.from_json(path.read_text(encoding="utf-8", errors="replace"))
     else:
         config = configs.load(spec)
     if not isinstance(config, TrainConfig):

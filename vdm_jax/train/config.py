@@ -67,6 +67,8 @@ class TrainConfig:
             raise Refusal(
                 f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}"
             )
+        if not 0 <= self.seed < 2**32:
+            raise Refusal(f"seed must lie in [0, 2^32), got {self.seed}")
         if not 0 <= self.ema_decay < 1:
             raise Refusal(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         self.task.check(self.model)
@@ -75,7 +77,8 @@ class TrainConfig:
         return self.model.build(rngs=nnx.Rngs(self.seed))
 
 
-# What may change when a run is continued: how long, where and how often, never what is computed.
+# What may change when a run is continued: how long, where and how often. With other steps the rest
+# of the run takes the learning rates of a run of that length.
 RESUMABLE = ("steps", "mesh", "judge", "log_every", "save_every", "keep", "preview_every",
              "num_previews", "held_out_samples", "max_skipped")  # fmt: skip
 

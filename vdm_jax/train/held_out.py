@@ -20,7 +20,7 @@ class HeldOut:
     """The denoising loss on a fixed set of held-out samples, noised alike at every call."""
 
     def __init__(self, config: TrainConfig, mesh: Mesh, source: Source, held_out: Source):
-        """As many held-out samples as a batch has, or all of them if there are fewer."""
+        """The first `held_out_samples` of `held_out`, or all if there are fewer."""
         count = min(config.held_out_samples, len(held_out))
         count = max(count - count % meshes.batch_shards(mesh), meshes.batch_shards(mesh))
         samples = stack([held_out[i % len(held_out)] for i in range(count)])

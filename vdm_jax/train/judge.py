@@ -50,6 +50,10 @@ class ShapesJudge:
     last_position_error: float = 0.10
     """Largest mean distance from the true last place, in frame widths."""
 
+    def __post_init__(self) -> None:
+        if self.num_videos < 1:
+            raise Refusal(f"judge.num_videos must be at least 1, got {self.num_videos}")
+
     def check(self, held_out: Source) -> None:
         if not isinstance(held_out, MovingShapes):
             raise Refusal(f"ShapesJudge grades MovingShapes, not {type(held_out).__name__}")

@@ -38,15 +38,21 @@ def train(config: TrainConfig, workdir: Path) -> bool:
         restored = checkpoints.restore(built.abstract)
         if restored is not None:
             loader.restore(restored.meta["data"])
+            if restored.step > config.steps:
+                raise Refusal(
+                    f"{workdir} was trained for {restored.step} steps already; --steps "
+                    f"{config.steps} is less"
+                )
         rundir.prepare(workdir, config)
         step = 0 if restored is None else restored.step
+        before = None if restored is None else restored.state
         with (
             stop_sign() as stop,
-            Observer(config, workdir, mesh, sources, stop, step=step) as observer,
+            Observer(config, workdir, mesh, sources, stop, before) as observer,
         ):
             if restored is not None:
                 observer.say(f"going on from step {step} of {config.steps} in {workdir}")
-            make_state = built.init if restored is None else lambda: restored.state
+            make_state = built.init if before is None else lambda: before
             make_step = partial(compiled_step, config, built, sources[0], mesh)
             return _run(
                 config, mesh, step, make_state, make_step, loader, checkpoints, observer, stop
@@ -64,12 +70,15 @@ def _run(
     observer: Observer,
     stop: threading.Event,
 ) -> bool:
-    state, saved = None, step
+    state, saved, scalars = None, step, None
     key = jax.random.key(config.seed)
     try:
+        if step == config.steps:
+            return finished(config, step, make_state(), observer)
         state, train_step = observer.compile(lambda: (make_state(), make_step()))
         while step < config.steps and not stop.is_set():
             batch = config.task.prepare(config.model, next(loader))
+            jax.block_until_ready(scalars)  # one step ahead, no more: a stop is heeded soon
             state, scalars = train_step(state, meshes.put_batch(batch, mesh), key)
             step += 1
             if step % config.log_every == 0 or step == config.steps:
@@ -91,6 +100,16 @@ def _run(
         checkpoints.wait()
         observer.say(f"stopped at step {step} of {config.steps}; the same command goes on from it")
     return not stopped
+
+
+def finished(config: TrainConfig, step: int, state: TrainState, observer: Observer) -> bool:
+    """A run that has all its steps: what it still lacks is drawn, nothing is trained."""
+    if observer.is_finished(step):
+        observer.say(f"nothing to do: {step} of {config.steps} steps are trained; raise --steps")
+    else:
+        observer.preview(step, state)
+        observer.finish(state)
+    return True
 
 
 def save(

@@ -31,6 +31,8 @@ from vdm_jax.train.stop import interruptible
 T = TypeVar("T")
 
 METRICS = "metrics.jsonl"
+FINISHED = "finished"
+FIRST_FRAME = Path("samples", "first_frame.png")
 PACKAGES = ("vdm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -48,15 +50,16 @@ class Observer:
         mesh: Mesh,
         sources: tuple[Source, Source],
         stop: threading.Event,
-        *,
-        step: int,
+        restored: TrainState | None,
     ):
-        """sources: what is trained on, and what is held out. step: where the run goes on from."""
+        """sources: what is trained on, what is held out. restored: what the run goes on from."""
+        step = 0 if restored is None else int(restored.step)
         self._config, self._workdir, self._stop = config, workdir, stop
         self._chief = jax.process_index() == 0
         self._begin = self._then = time.monotonic()
         self._first = self._before = step
-        self._skipped = self._skips_in_a_row = 0
+        self._skipped = 0 if restored is None else int(restored.skipped)
+        self._skips_in_a_row = 0
         self._scores = ""
         self._credit = getattr(sources[1], "credit", "")
         self._held_out = HeldOut(config, mesh, *sources)
@@ -124,7 +127,7 @@ class Observer:
         if self._skips_in_a_row >= self._config.max_skipped:
             raise Refusal(
                 f"{self._skips_in_a_row} steps in a row were not finite up to step {step}; try a "
-                f"lower --optim.learning-rate. The last checkpoint in {self._workdir} is intact"
+                f"lower --optim.learning-rate. What {self._workdir} holds is intact"
             )
 
     def preview(self, step: int, state: TrainState) -> None:
@@ -137,7 +140,7 @@ class Observer:
             if self._chief:
                 self._previews.write(videos, self._workdir / "samples", step)
                 self._publish(step)
-        self._then = time.monotonic()
+        self._then, self._before = time.monotonic(), step
         self.say(f"step {step}: held-out loss {loss:.4g} (constant answer {mean:.4g})")
 
     def finish(self, state: TrainState) -> None:
@@ -147,14 +150,19 @@ class Observer:
             verdict = interruptible(lambda: self._previews.judge(state.ema), self._stop)
         if verdict is not None:
             self._scores = verdict.table
-            self._record(step, verdict.scores)
             self.say(verdict.table)
+        self._record(step, {FINISHED: 1.0} | ({} if verdict is None else verdict.scores))
         if self._chief:
             self._publish(step)
         self.say(f"trained steps {self._first} to {step} in {duration(took)}: {self._workdir}")
         self.say(f"look at {self._workdir / 'report.html'} and {self._workdir / 'samples'}")
         for purpose, command in self._commands().items():
             self.say(f"{purpose}:\n  {command}")
+
+    def is_finished(self, step: int) -> bool:
+        """Whether an earlier call came to its end at this step."""
+        records = log.read(self._workdir / METRICS)
+        return any(record["step"] == step and FINISHED in record for record in records)
 
     def _record(self, step: int, values: dict[str, float]) -> None:
         if self._metrics is not None:
@@ -166,6 +174,7 @@ class Observer:
             self._metrics.sync()
 
     def _publish(self, step: int) -> None:
+        self._previews.write_first(self._workdir / FIRST_FRAME)
         records = log.read(self._workdir / METRICS)
         name = self._workdir.resolve().name
         grids = sorted((self._workdir / "samples").glob("step_*.webp"))
@@ -190,15 +199,16 @@ class Observer:
         ).write(self._workdir / "report.html")
 
     def _commands(self) -> dict[str, str]:
-        path, caption = self._previews.write_first(self._workdir / "samples")
+        path, caption = self._workdir / FIRST_FRAME, self._previews.first_caption
         run = shlex.quote(str(self._workdir))
         picture = f" --image {shlex.quote(str(path))}" if self._config.task.takes_picture else ""
         prompt = f" --prompt {shlex.quote(caption)}" if self._config.model.text else ""
+        sample = f"python -m vdm_jax.sample --model {run}{picture}{prompt} --output out.mp4"
+        more = f"--workdir {run} --steps {2 * self._config.steps}"
+        train = f"python -m vdm_jax.train --config {run}/config.json {more}"
         return {
-            "Make a video with it": f"python -m vdm_jax.sample --model {run}{picture}{prompt}"
-            " --output out.mp4",
-            "Train it for longer": f"python -m vdm_jax.train --config {run}/config.json"
-            f" --workdir {run} --steps {2 * self._config.steps}",
+            "Make a video with it": sample,
+            "Train it on, at the learning rates of a longer run": train,
         }
 
 

@@ -1,5 +1,6 @@
 """Optimisers and learning rates, as config parts that build optax transformations."""
 
+import math
 from dataclasses import dataclass
 
 import optax
@@ -13,6 +14,8 @@ class ConstantRate:
 
     def build(self, peak: float, warmup_steps: int, steps: int) -> optax.Schedule:
         del steps
+        if warmup_steps == 0:
+            return optax.constant_schedule(peak)
         return optax.warmup_constant_schedule(0.0, peak, warmup_steps)
 
 
@@ -21,6 +24,10 @@ class CosineDecay:
     """Half a cosine from the peak down to `final_fraction` of it at the last step."""
 
     final_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.final_fraction <= 1:
+            raise Refusal(f"final_fraction must lie in [0, 1], got {self.final_fraction}")
 
     def build(self, peak: float, warmup_steps: int, steps: int) -> optax.Schedule:
         return optax.warmup_cosine_decay_schedule(
@@ -46,11 +53,18 @@ class AdamW:
     """Largest global gradient norm that is applied."""
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0 or self.clip_norm <= 0 or self.warmup_steps < 0:
-            raise Refusal(
-                f"optim: learning_rate {self.learning_rate} and clip_norm {self.clip_norm} must be "
-                f"above 0, warmup_steps {self.warmup_steps} not below"
-            )
+        within = {
+            "learning_rate": 0 < self.learning_rate < math.inf,
+            "clip_norm": self.clip_norm > 0,
+            "warmup_steps": self.warmup_steps >= 0,
+            "b1": 0 <= self.b1 < 1,
+            "b2": 0 <= self.b2 < 1,
+            "eps": 0 < self.eps < math.inf,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
+        }
+        for name, fine in within.items():
+            if not fine:
+                raise Refusal(f"optim.{name} is out of range: got {getattr(self, name)}")
 
     def rate(self, steps: int) -> optax.Schedule:
         """Learning rate at each step of a run of `steps`."""

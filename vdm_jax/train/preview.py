@@ -13,7 +13,7 @@ from vdm_jax.sample.generate import Generator
 from vdm_jax.train.config import TrainConfig
 from vdm_jax.train.judge import Verdict
 
-DRAW_BATCH = 16  # videos drawn at once
+DRAW_BATCH = 8  # videos drawn at once
 HOLD = 3  # times that the last frame is shown, so that a looping preview rests there
 
 
@@ -42,17 +42,21 @@ class Previews:
             video.write(path.with_suffix(suffix), page, self._config.task.video.fps)
         return path
 
-    def write_first(self, folder: Path) -> tuple[Path, str]:
-        """A held-out first frame as a picture to try `sample` with, and its caption."""
-        path = folder / "first_frame.png"
+    @property
+    def first_caption(self) -> str:
+        return self._samples["caption"][0]
+
+    def write_first(self, path: Path) -> None:
+        """A held-out first frame as a picture to try `sample` with."""
         Image.fromarray(self._samples["video"][0, 0]).save(path)
-        return path, self._samples["caption"][0]
 
     def judge(self, params: nnx.State) -> Verdict | None:
         if self._config.judge is None:
             return None
         seed = self._config.seed
         return self._config.judge(
-            lambda captions, pictures: self._generate(params, captions, pictures, seed=seed),
+            lambda captions, pictures: self._generate(
+                params, captions, pictures if self._config.task.takes_picture else None, seed=seed
+            ),
             self._held_out,
         )

@@ -18,7 +18,7 @@ def check(workdir: Path, config: TrainConfig) -> None:
     """Refuse a directory that is a file, or that holds a run of something else."""
     if workdir.exists() and not workdir.is_dir():
         raise Refusal(f"--workdir {workdir} is a file; give a directory")
-    if (workdir / CONFIG).exists():
+    if any((workdir / "checkpoints").glob("[0-9]*")):
         _check_config(workdir, config)
 
 
@@ -34,7 +34,7 @@ def prepare(workdir: Path, config: TrainConfig) -> None:
 def _check_config(workdir: Path, config: TrainConfig) -> None:
     try:
         old = configs.from_json((workdir / CONFIG).read_text(encoding="utf-8"))
-    except (Refusal, UnicodeDecodeError) as error:
+    except (Refusal, UnicodeDecodeError, OSError) as error:
         raise Refusal(
             f"{workdir / CONFIG} is unreadable ({error}); give another --workdir"
         ) from error

@@ -61,7 +61,7 @@ def update(
         decay = _warmed_up(ema_decay, state.step)
         ema = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.ema, params)
 
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
         keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)  # noqa: E731
         state = TrainState(
             step=state.step + 1,
