@@ -103,7 +103,7 @@ def test_training_refuses_a_workdir_that_cannot_be(place, words, capsys, tmp_pat
         (("--model", "nowhere"), "nowhere is no directory"),
         (("--model", "."), "no readable config.json"),
         (("--model", ".", "--output", "a.txt"), "write .mp4, .gif, .webp or a folder"),
-        (("--model", ".", "--output", "no/such/a.mp4"), "there is no folder no/such"),
+        (("--model", ".", "--output", "README.md/a.mp4"), "README.md is no folder"),
         (("--model", ".", "--num-videos", "0"), "--num-videos must be at least 1"),
         (("--model", ".", "--seed", "-1"), "--seed must lie in [0, 2^32)"),
         (("--model", ".", "--promt", "x"), "did you mean --prompt"),

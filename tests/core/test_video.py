@@ -398,7 +398,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
 
 def test_unwritable_places_are_refused(tmp_path: Path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(Refusal, match="there is no folder"):
+    with pytest.raises(Refusal, match="cannot be written"):
         video.write(tmp_path / "file" / "a.mp4", scene(2), 8)
     with pytest.raises(Refusal, match=r"cannot write \.xyz; use \.mp4"):
         video.write(tmp_path / "a.xyz", scene(2), 8)

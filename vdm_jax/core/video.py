@@ -154,10 +154,9 @@ def write(
 
 def check_target(path: Path) -> None:
     """Refuse a path that `write` could not write to: early, before there is anything to lose."""
-    if not path.absolute().parent.is_dir():
-        raise Refusal(f"{path}: there is no folder {path.parent} to write it to")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise Refusal(f"{path}: the folder {path.parent} cannot be written")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise Refusal(f"{path}: cannot be written: {nearest} is no folder that may be written to")
     if path.is_dir() and (path.suffix or not still.is_picture_folder(path)):
         raise Refusal(f"{path}: is a folder of other things; not replaced")
 
