@@ -61,11 +61,11 @@ def config() -> TrainConfig:
         held_out=replace(SHAPES, split="test"),
         optim=OPTIM,
         judge=ShapesJudge(),
-        steps=540,
+        steps=460,
         batch_size=16,
         ema_decay=0.99,
-        preview_every=180,
-        save_every=180,
+        preview_every=230,
+        save_every=230,
     )
 
 
