@@ -36,7 +36,7 @@ NETWORK = replace(
 )
 # A flat shape is seen through far more noise than a photograph is, and a model that sees where it
 # goes need not read the caption: so most levels are noisier than usual (Hoogeboom et al. 2023).
-SCHEDULE = LogSNRShift(Cosine(), ratio=3.0)
+SCHEDULE = LogSNRShift(Cosine(), ratio=2.0)
 TASK = ImageToVideo(
     process=Process(
         schedule=SCHEDULE,
@@ -61,11 +61,11 @@ def config() -> TrainConfig:
         held_out=replace(SHAPES, split="test"),
         optim=OPTIM,
         judge=ShapesJudge(),
-        steps=460,
+        steps=510,
         batch_size=16,
         ema_decay=0.99,
-        preview_every=230,
-        save_every=230,
+        preview_every=255,
+        save_every=255,
     )
 
 
