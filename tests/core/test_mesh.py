@@ -24,7 +24,7 @@ def anywhere():
 
 def test_the_data_axis_takes_what_the_others_leave():
     mesh = MeshConfig(fsdp=2, tensor=2).build()
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "context": 1, "tensor": 2}
     assert meshes.batch_shards(mesh) == 4
 
 
@@ -57,6 +57,24 @@ def test_a_batch_lies_in_row_order_over_data_and_fsdp():
         batch = put({"x": rows}, mesh)["x"]
         np.testing.assert_array_equal(batch, rows)
         assert {shard.data.shape for shard in batch.addressable_shards} == {(2,)}
+
+
+def constrained(shape, axes):
+    with jax.set_mesh(MeshConfig(data=2, context=2, tensor=2).build()):
+        return jax.jit(lambda x: meshes.constrain(x, axes))(jnp.ones(shape)).sharding.spec
+
+
+def test_frames_are_cut_or_else_the_rows():
+    axes = ("batch", "frames", "space", None, "heads")
+    cut = lambda t, h, n: constrained((4, t, h, 3, n), axes)  # noqa: E731
+    assert cut(4, 6, 2) == PartitionSpec("data", "context", None, None, "tensor")
+    assert cut(5, 6, 2) == PartitionSpec("data", None, "context", None, "tensor")
+    assert cut(5, 3, 5) == PartitionSpec("data")
+
+
+def test_without_a_mesh_nothing_is_constrained():
+    x = jnp.ones((3, 5))
+    assert meshes.constrain(x, ("batch", "frames")) is x
 
 
 def test_the_description_names_each_array_and_its_axes():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.data.transform import Windows, cover, short_side
+from vdm_jax.data.transform import Windows, centre_crop, cover, short_side
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,12 @@ def test_short_side():
     assert short_side(720, 1280, 96) == (96, 170)
     assert short_side(1280, 720, 96) == (170, 96)
     assert short_side(100, 100, 63) == (64, 64)
+
+
+@pytest.mark.parametrize(("ratio", "shape"), [(2.0, (5, 10)), (0.5, (8, 4)), (1.25, (8, 10))])
+def test_a_centre_crop_is_the_largest_part_of_its_shape(ratio: float, shape: tuple):
+    picture = np.arange(8 * 10 * 3, dtype=np.uint8).reshape(8, 10, 3)
+    part = centre_crop(picture, ratio)
+    assert part.shape[:2] == shape
+    top, left = (8 - shape[0]) // 2, (10 - shape[1]) // 2
+    np.testing.assert_array_equal(part[0, 0], picture[top, left])

@@ -121,11 +121,11 @@ def test_sharded_and_single_device_training_agree(config):
     """
     config = replace(config, optim=AdamW(learning_rate=3e-4, warmup_steps=100))
     losses = {}
-    for name, axes, count in (("one", (1, 1, 1), 1), ("eight", (2, 2, 2), 8)):
+    for name, axes, count in (("one", (1, 1, 1, 1), 1), ("eight", (2, 2, 1, 2), 8)):
         mesh = jax.make_mesh(
             axes,
             meshes.MESH_AXES,
-            axis_types=(jax.sharding.AxisType.Auto,) * 3,
+            axis_types=(jax.sharding.AxisType.Auto,) * len(axes),
             devices=jax.devices()[:count],
         )
         losses[name] = trained_losses(config, mesh, steps=20)

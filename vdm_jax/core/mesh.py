@@ -1,8 +1,9 @@
-"""The device mesh, and the one table that says which of its axes a parameter is split over.
+"""The device mesh, and the tables that say which of its axes an array is split over.
 
 Parameters name logical axes where they are made (`kernel_metadata={"out_sharding": ("conv_in",
-"conv_out")}`); `LOGICAL_AXES` maps those names to mesh axes. A logical axis whose size a mesh axis
-does not divide stays whole on every device, so that one config runs on any mesh.
+"conv_out")}`), and `LOGICAL_AXES` maps those names to mesh axes; what flows between layers names
+its own with `constrain`, mapped by `ACTIVATION_AXES`. A logical axis whose size a mesh axis does
+not divide stays whole on every device, so that one config runs on any mesh.
 """
 
 import math
@@ -15,12 +16,13 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from vdm_jax.core.refusal import Refusal
 
 T = TypeVar("T")
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "context", "tensor")
 
 LOGICAL_AXES: dict[str, str] = {
     "conv_in": "fsdp",
@@ -32,6 +34,14 @@ LOGICAL_AXES: dict[str, str] = {
 
 BATCH_AXES = ("data", "fsdp")  # the batch is split over both: fsdp is data parallel, weights split
 
+ACTIVATION_AXES: dict[str, tuple[str, ...]] = {
+    "batch": BATCH_AXES,
+    "frames": ("context",),
+    "space": ("context",),
+    "heads": ("tensor",),
+    "mlp": ("tensor",),
+}
+
 
 @dataclass(frozen=True)
 class MeshConfig:
@@ -41,6 +51,8 @@ class MeshConfig:
     """Copies of the model; None takes every device that the other axes leave."""
     fsdp: int = 1
     """Parts that weights and optimiser moments are cut into; the batch is split over it too."""
+    context: int = 1
+    """Parts that the frames of one video are cut into, or its rows where frames do not divide."""
     tensor: int = 1
     """Parts that the width of each layer is cut into."""
 
@@ -51,16 +63,16 @@ class MeshConfig:
             Refusal: when the sizes do not multiply to the number of devices.
         """
         devices = jax.devices()
-        rest = self.fsdp * self.tensor
+        rest = self.fsdp * self.context * self.tensor
         data = self.data if self.data is not None else len(devices) // max(1, rest)
-        if min(data, self.fsdp, self.tensor) < 1 or data * rest != len(devices):
+        sizes = (data, self.fsdp, self.context, self.tensor)
+        if min(sizes) < 1 or math.prod(sizes) != len(devices):
             raise Refusal(
-                f"mesh data={self.data} x fsdp={self.fsdp} x tensor={self.tensor} does not cover "
-                f"the {len(devices)} devices here; the three must multiply to {len(devices)}"
+                f"mesh data={self.data} x fsdp={self.fsdp} x context={self.context} x "
+                f"tensor={self.tensor} does not cover the {len(devices)} devices here; the four "
+                f"must multiply to {len(devices)}"
             )
-        return jax.make_mesh(
-            (data, self.fsdp, self.tensor), MESH_AXES, axis_types=(AxisType.Auto,) * 3
-        )
+        return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def batch_shards(mesh: Mesh) -> int:
@@ -134,6 +146,26 @@ def _spec(axes: tuple[str | None, ...] | None, shape: tuple[int, ...], mesh: Mes
         for axis, size in zip(mapped, shape, strict=True)
     ]
     return PartitionSpec(*fitting)
+
+
+def constrain(x: Array, axes: tuple[str | None, ...]) -> Array:
+    """`x` laid out over the mesh of `jax.set_mesh` by the logical axis of each dimension.
+
+    A mesh axis goes to the first dimension that names it and that it divides: an array
+    ("batch", "frames", "space", …) of 25 frames is cut by rows instead. No mesh: `x` as it is.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    free = set(mesh.axis_names)
+    spec: list[tuple[str, ...] | None] = []
+    for name, size in zip(axes, x.shape, strict=True):
+        wanted = () if name is None else ACTIVATION_AXES[name]
+        parts = math.prod(mesh.shape.get(axis, 1) for axis in wanted)
+        fits = bool(wanted) and free.issuperset(wanted) and size % parts == 0
+        spec.append(wanted if fits else None)
+        free -= set(wanted) if fits else set()
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
 
 def unplaced() -> AbstractContextManager[None]:

@@ -67,6 +67,17 @@ def cover(
     return np.stack([np.asarray(picture) for picture in small])
 
 
+def centre_crop(
+    picture: UInt8[np.ndarray, "h0 w0 3"], width_to_height: float
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The largest part of this shape around the centre of a picture."""
+    h0, w0, _ = picture.shape
+    h = min(h0, max(1, round(w0 / width_to_height)))
+    w = min(w0, max(1, round(h0 * width_to_height)))
+    top, left = (h0 - h) // 2, (w0 - w) // 2
+    return picture[top : top + h, left : left + w]
+
+
 def short_side(height: int, width: int, size: int) -> tuple[int, int]:
     """(height, width) of the same shape whose shorter side is `size`; both even."""
     scale = size / min(height, width)
