@@ -1,20 +1,32 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.nn import attention
+from vdm_jax.nn import attention_forms as forms
 from vdm_jax.nn.attention import AttentionPool, Frames, SpaceAttention, TimeAttention, joint_mask
+from vdm_jax.nn.platform import compiling_for
 
 FORMS = {
-    "einsum": attention.attend_einsum,
-    "products": attention.attend_products,
-    "fused": attention.attend_fused,
-    "chunked": attention.attend_chunked,
-    "cpu": attention.FORMS["cpu"],
-    "tpu": attention.FORMS["tpu"],
+    "einsum": forms.attend_einsum,
+    "products": forms.attend_products,
+    "fused": forms.attend_fused,
+    "chunked": forms.attend_chunked,
+    "each": forms.attend_each,
+    **forms.FORMS,
 }
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Limits so low that tiny inputs are cut, with a remainder."""
+    for name, limit in (("TILE", 600), ("CACHE", 80), ("WHOLE", 80), ("ROWS", 3), ("SHORT", 4)):
+        monkeypatch.setattr(forms, name, limit)
 
 
 def naive(q, k, v, bias, mask):
@@ -46,19 +58,18 @@ def inputs(key, rows, keys, heads=2, size=4, batch=(2, 3)):
     return q, k, v, bias, mask
 
 
+@pytest.mark.parametrize("rows", [8, 7])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_attention(key, form, monkeypatch):
-    monkeypatch.setattr(attention, "CHUNK", 4)
-    q, k, v, bias, mask = inputs(key, rows=8, keys=6)
-    run = jax.jit(FORMS[form])
+def test_every_form_is_attention(key, form, rows, small_tiles):
+    q, k, v, bias, mask = inputs(key, rows=rows, keys=6)
     for ports in ((None, None), (bias, None), (None, mask), (bias, mask)):
+        run = jax.jit(FORMS[form])
         np.testing.assert_allclose(run(q, k, v, *ports), naive(q, k, v, *ports), atol=2e-6)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_has_the_same_gradient(key, form, monkeypatch):
-    monkeypatch.setattr(attention, "CHUNK", 4)
-    q, k, v, bias, mask = inputs(key, rows=8, keys=8, batch=(2, 1))
+def test_every_form_has_the_same_gradient(key, form, small_tiles):
+    q, k, v, bias, mask = inputs(key, rows=7, keys=8, batch=(2, 1))
     wave = jnp.cos(jnp.arange(q.size, dtype=jnp.float32)).reshape(q.shape)
 
     def gradient(form):
@@ -69,6 +80,14 @@ def test_every_form_has_the_same_gradient(key, form, monkeypatch):
         np.testing.assert_allclose(got, wanted, atol=2e-5)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_in_bfloat16_is_as_near_as_its_output_can_be(key, form, small_tiles):
+    q, k, v = (a.astype(jnp.bfloat16) for a in inputs(key, rows=7, keys=6)[:3])
+    got = np.asarray(FORMS[form](q, k, v, None, None), np.float32)
+    wanted = naive(q, k, v, None, None)
+    np.testing.assert_allclose(got, wanted, atol=0.02)
+
+
 def plain_attention(q, k, v, bias, mask):
     scores = jnp.einsum("...qk,...sk->...qs", q, k) / np.sqrt(q.shape[-1])
     scores = scores + bias.reshape((1,) * (scores.ndim - 3) + bias.shape)
@@ -76,13 +95,77 @@ def plain_attention(q, k, v, bias, mask):
     return jnp.einsum("...qs,...sk->...qk", weights, v)
 
 
-def test_long_sequences_are_cut_into_tiles_on_cpu(key):
-    q, k, v, _, _ = inputs(key, rows=512, keys=512, batch=(1,))
-    hlo = jax.jit(attention.attend).lower(q, k, v).compile().as_text()
-    assert "512,512" not in hlo
+@pytest.mark.parametrize("rows", [3072, 3001])
+def test_long_sequences_are_cut_into_tiles_on_cpu(key, rows):
+    q, k, v, _, _ = inputs(key, rows=rows, keys=rows, batch=(1,), heads=1)
+    compiled = jax.jit(lambda *a: attention.attend(*a)).lower(q, k, v).compile()
+    assert f"{rows},{rows}" not in compiled.as_text()
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * rows * rows / 4
     np.testing.assert_allclose(
-        attention.attend(q, k, v), attention.attend_einsum(q, k, v, None, None), atol=1e-5
+        compiled(q, k, v), forms.attend_einsum(q, k, v, None, None), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("rows", [256, 200])
+def test_splash_attention_interpreted(key, rows, monkeypatch):
+    """Values and gradients of the kernel for TPU, several blocks and a padded one."""
+    monkeypatch.setattr(forms, "BLOCK", 128)
+    q, k, v, _, _ = inputs(key, rows=rows, keys=rows, heads=2, size=8, batch=(2, 1))
+
+    def run(form):
+        loss = lambda q, k, v: (form(q, k, v, None, None) ** 2).sum()  # noqa: E731
+        return form(q, k, v, None, None), jax.grad(loss, (0, 1, 2))(q, k, v)
+
+    got = run(partial(forms.attend_splash, interpret=True))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(run(forms.attend_einsum)), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_splash_attention_on_a_mesh_interpreted(key):
+    """Each device attends for its own rows, frames and heads; what does not divide stays whole."""
+    mesh = MeshConfig(data=2, context=2, tensor=2).build()
+    for batch in ((2, 2), (2, 3), (2,)):
+        q, k, v, _, _ = inputs(key, rows=128, keys=128, size=8, batch=batch)
+        with jax.set_mesh(mesh):
+            got = jax.jit(partial(forms.attend_splash, interpret=True))(q, k, v, None, None)
+        wanted = forms.attend_einsum(q, k, v, None, None)
+        np.testing.assert_allclose(got, wanted, atol=2e-5)
+
+
+FULL_SIZE = {  # the attention of Stable Video Diffusion at 576x1024 pixels, both halves of guidance
+    "space, level 0": (2, 25, 5, 9216, 64),
+    "space, level 1": (2, 25, 10, 2304, 64),
+    "space, level 2": (2, 25, 20, 576, 64),
+    "autoencoder": (8, 1, 9216, 512),
+}
+
+
+def lowered(platform, name, shape, dtype):
+    q = jax.ShapeDtypeStruct(shape, dtype)
+    with compiling_for(platform):
+        traced = jax.jit(lambda *a: attention.attend(*a)).trace(q, q, q)
+        return traced.lower(lowering_platforms=(name,)).as_text()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("level", FULL_SIZE)
+def test_full_size_on_tpu_makes_no_matrix_of_scores(level, dtype):
+    shape = FULL_SIZE[level]
+    text = lowered("tpu", "tpu", shape, dtype)
+    assert ("tpu_custom_call" in text) == (dtype == "bfloat16" and shape[-1] < 512)
+    assert f"{shape[-2]}x{shape[-2]}x" not in text
+
+
+@pytest.mark.parametrize("level", FULL_SIZE)
+def test_full_size_on_gpu_makes_no_matrix_of_scores(level):
+    shape = FULL_SIZE[level]
+    text = lowered("gpu", "cuda", shape, "float32")
+    assert f"{shape[-2]}x{shape[-2]}x" not in text
+
+
+def test_a_short_sequence_on_tpu_needs_no_matrix_product():
+    text = lowered("tpu", "tpu", (2, 144, 5, 25, 64), "bfloat16")
+    assert "dot_general" not in text
 
 
 def test_a_forbidden_key_changes_no_bit(key):

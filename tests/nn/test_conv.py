@@ -19,14 +19,17 @@ FORMS = {
     "cpu": convs.FORMS["cpu"],
     "products": convs.conv_products,
     "row_more": convs.conv_row_more,
+    "beside": convs.conv_beside,
     "gpu": convs.FORMS["gpu"],
+    "tpu": convs.FORMS["tpu"],
 }
 
 
 def inputs(key, frame, kernel_size=3, i=5, o=7):
     kx, kw = jax.random.split(key)
+    size = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
     x = jax.random.normal(kx, (2, *frame, i))
-    return x, jax.random.normal(kw, (kernel_size, kernel_size, i, o)) / 5
+    return x, jax.random.normal(kw, (*size, i, o)) / 5
 
 
 def naive(x, kernel):
@@ -41,10 +44,11 @@ def naive(x, kernel):
     return out
 
 
+@pytest.mark.parametrize("kernel_size", [3, (3, 1)])
 @pytest.mark.parametrize("frame", [(1, 1), (2, 4), (4, 6)])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_the_convolution(key, form, frame):
-    x, kernel = inputs(key, frame)
+def test_every_form_is_the_convolution(key, form, frame, kernel_size):
+    x, kernel = inputs(key, frame, kernel_size)
     got = FORMS[form](x, kernel, Padding.same(kernel))
     np.testing.assert_allclose(got, naive(x, kernel), atol=1e-5)
 
@@ -58,9 +62,10 @@ def test_every_form_is_the_convolution(key, form, frame):
         ((4, 6), 5, Padding(2, 2, 2, 2)),
         ((1, 1), 2, Padding(1, 1, 1, 1)),
         ((4, 3), 2, Padding(1, 0, 0, 1)),
+        ((3, 7), (3, 1), Padding(1, 1, 0, 0)),
     ],
 )
-@pytest.mark.parametrize("form", ["cpu", "products", "row_more"])
+@pytest.mark.parametrize("form", ["cpu", "products", "row_more", "beside"])
 def test_every_form_has_the_gradient_of_the_convolution(
     key, form, frame, kernel_size, padding, monkeypatch
 ):
@@ -112,6 +117,43 @@ def test_conv_adds_its_bias_and_computes_in_its_dtype(key):
     np.testing.assert_allclose(out.astype(jnp.float32), exact, atol=0.05)
 
 
+@pytest.mark.parametrize("frame", [(1, 1), (2, 3), (5, 8), (6, 6)])
+@pytest.mark.parametrize("padding", [Padding(1, 1, 1, 1), Padding(0, 1, 0, 1)])
+@pytest.mark.parametrize("form", convs.STRIDED)
+def test_every_strided_form_is_every_other_pixel(key, form, padding, frame):
+    if min(frame) + padding.top + padding.bottom < 3:
+        pytest.skip("the kernel does not fit")
+    x, kernel = inputs(key, frame)
+    got = convs.STRIDED[form](x, kernel, padding, 2)
+    wanted = convs.conv_lax(x, kernel, padding)[:, ::2, ::2]
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def test_conv_strides_and_pads_as_told(key):
+    with nnx.use_eager_sharding(False):  # noqa: FBT003
+        around = Padding(0, 1, 0, 1)
+        layer = Conv(5, 7, stride=2, padding=around, dtype="float32", rngs=nnx.Rngs(0))
+    x, _ = inputs(key, (4, 6))
+    after = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    wanted = naive(after, layer.kernel[...])[:, 1::2, 1::2][:, :2, :3]
+    np.testing.assert_allclose(layer(x), wanted, atol=1e-5)
+
+
+def test_a_kernel_of_one_column_convolves_in_time(key):
+    """Frames for rows, pixels for columns: the 3x1x1 convolution of a video."""
+    with nnx.use_eager_sharding(False):  # noqa: FBT003
+        layer = Conv(5, 7, kernel_size=(3, 1), dtype="float32", rngs=nnx.Rngs(0))
+    video, _ = inputs(key, (4, 6))  # b t (h w) c
+    wanted = jax.lax.conv_general_dilated(
+        video.reshape(2, 4, 2, 3, 5),
+        layer.kernel[...].reshape(3, 1, 1, 5, 7),
+        (1, 1, 1),
+        "SAME",
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+    )
+    np.testing.assert_allclose(layer(video).reshape(wanted.shape), wanted, atol=1e-5)
+
+
 def test_space_to_depth_by_hand_and_back():
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
     deep = space_to_depth(x, 2)
@@ -141,3 +183,12 @@ def test_upsample_is_a_convolution_of_the_enlarged_frame(key, frame):
     large = np.repeat(np.repeat(np.asarray(x), 2, axis=1), 2, axis=2)
     wanted = naive(large, layer.conv.kernel[...]) + np.arange(6.0)
     np.testing.assert_allclose(layer(x), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(5, 8), (6, 7), (5, 7)])
+def test_upsample_to_an_odd_size_cuts_before_it_convolves(key, size):
+    with nnx.use_eager_sharding(False):  # noqa: FBT003
+        layer = Upsample(5, 6, dtype="float32", rngs=nnx.Rngs(0))
+    x, _ = inputs(key, (3, 4))
+    large = np.repeat(np.repeat(np.asarray(x), 2, axis=1), 2, axis=2)[:, : size[0], : size[1]]
+    np.testing.assert_allclose(layer(x, size), naive(large, layer.conv.kernel[...]), atol=1e-5)

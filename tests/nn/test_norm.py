@@ -7,12 +7,12 @@ from flax import nnx
 from vdm_jax.nn.norm import EPS, GroupNorm, group_norm, group_norm_silu
 
 
-def naive(x, scale, shift, groups):
+def naive(x, scale, shift, groups, eps=EPS):
     f, h, w, c = x.shape
     grouped = x.astype(jnp.float32).reshape(f, h, w, groups, c // groups)
     mean = grouped.mean((1, 2, 4), keepdims=True)
     variance = grouped.var((1, 2, 4), keepdims=True)
-    normed = ((grouped - mean) / jnp.sqrt(variance + EPS)).reshape(x.shape)
+    normed = ((grouped - mean) / jnp.sqrt(variance + eps)).reshape(x.shape)
     return normed * scale[:, None, None] + shift[:, None, None]
 
 
@@ -86,3 +86,24 @@ def test_film_scales_and_shifts_after_the_learned_affine(key):
     wanted = jax.nn.silu(norm(x) * (1 + gain) + offset)
     np.testing.assert_allclose(norm.film_silu(x, film), wanted, atol=1e-5)
     np.testing.assert_allclose(norm.silu(x), jax.nn.silu(norm(x)), atol=1e-6)
+
+
+@pytest.mark.parametrize("eps", [1e-6, 1e-2])
+def test_eps_is_added_to_the_variance(key, eps):
+    x, scale, shift = inputs(key, 1)
+    x = (x - 20) / 50  # a variance of the order of eps
+    norm = GroupNorm(8, 4, eps=eps, rngs=nnx.Rngs(0))
+    norm.scale[...], norm.shift[...] = scale[0], shift[0]
+    wanted = naive(x, scale, shift, 4, eps)
+    np.testing.assert_allclose(norm(x), wanted, atol=2e-5)
+    np.testing.assert_allclose(norm.silu(x), jax.nn.silu(wanted), atol=2e-5)
+    zeros = jnp.zeros((3, 2, 8))
+    np.testing.assert_allclose(norm.film_silu(x, zeros), jax.nn.silu(wanted), atol=2e-5)
+
+
+def test_a_video_as_one_frame_is_normalised_over_all_its_frames(key):
+    x, scale, shift = inputs(key, 1, (2, 3, 4 * 5, 8))  # b t (h w) c
+    each = [
+        np.concatenate(list(naive(video[None], scale, shift, 4))).reshape(3, 20, 8) for video in x
+    ]
+    np.testing.assert_allclose(group_norm(x, scale, shift, 4), np.stack(each), atol=2e-5)

@@ -1,8 +1,8 @@
 """Attention: one `attend` for every pattern, and the modules that mix space, time and context.
 
 A pattern is a choice of which axis is the sequence: pixels of a frame (space), frames of a pixel
-(time), tokens of a text (pool). `attend` has several formulations with the same value; `FORMS`
-says which platform takes which.
+(time), tokens of a text (pool). `attend` has several formulations with the same value, in
+`nn.attention_forms`.
 """
 
 from abc import abstractmethod
@@ -14,13 +14,12 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from vdm_jax.nn.attention_forms import FORMS
 from vdm_jax.nn.init import lecun_normal, normal, truncated
 from vdm_jax.nn.norm import GroupNorm
 from vdm_jax.nn.platform import for_platform
 
-CHUNK = 256  # queries of one tile of scores
 CACHE = 4 << 20  # bytes of a tile that a CPU works on without going to memory
-SHORT = 32  # sequences up to here need no matrix unit on TPU
 
 
 def attend(
@@ -38,99 +37,6 @@ def attend(
     the result. Vaswani et al. 2017, equation 1. Softmax in float32.
     """
     return for_platform(FORMS)(q, k, v, bias, mask)
-
-
-def attend_einsum(q, k, v, bias, mask):
-    """All scores at once; the weights are normalised after the product with v."""
-    scores = jnp.einsum("...qk,...sk->...qs", q * q.shape[-1] ** -0.5, k)
-    weights, total = _exponentials(scores, bias, mask)
-    out = jnp.einsum("...qs,...sk->...qk", weights.astype(v.dtype), v)
-    return out / total.astype(v.dtype)
-
-
-def attend_chunked(q, k, v, bias, mask):
-    """A few hundred queries at a time, so that the tile of scores never leaves the cache.
-
-    The backward pass computes the scores again instead of storing them.
-    """
-    parts = _chunks(q), *(None if a is None else _chunks(a) for a in (bias, mask))
-
-    @jax.checkpoint
-    def tile(parts):
-        q, bias, mask = parts
-        return attend_einsum(q, k, v, bias, mask)
-
-    return jnp.moveaxis(jax.lax.map(tile, parts), 0, -3).reshape(q.shape)
-
-
-def attend_products(q, k, v, bias, mask):
-    """Broadcast, multiply and sum: no matrix unit, no layout change; for short sequences."""
-    q = q * q.shape[-1] ** -0.5
-    scores = (q[..., :, None, :] * k[..., None, :, :]).sum(-1, dtype=jnp.float32)
-    weights, total = _exponentials(scores, bias, mask)
-    out = (weights[..., None].astype(v.dtype) * v[..., None, :, :]).sum(-2)
-    return out / total.astype(v.dtype)
-
-
-def attend_fused(q, k, v, bias, mask):
-    """JAX's own attention, which XLA fuses on accelerators; cuDNN's kernel where it applies."""
-    batch, plain = q.shape[:-3], bias is None and mask is None
-
-    def flat(a):
-        return jnp.swapaxes(a.reshape(-1, *a.shape[-3:]), 1, 2)
-
-    if mask is not None:
-        mask = jnp.broadcast_to(mask, (*batch, *mask.shape[-2:]))
-        mask = mask.reshape(-1, 1, *mask.shape[-2:])
-    out = jax.nn.dot_product_attention(
-        flat(q),
-        flat(k),
-        flat(v),
-        None if bias is None else bias[None].astype(q.dtype),
-        mask,
-        implementation="cudnn" if plain and _cudnn_takes(q) else "xla",
-    )
-    return jnp.swapaxes(out, 1, 2).reshape(q.shape)
-
-
-def _exponentials(scores, bias, mask):
-    """exp(score - max), "... n q s", and its sum over the keys, "... n q 1"; both float32."""
-    scores = scores.astype(jnp.float32)
-    if bias is not None:
-        scores = scores + bias.reshape((1,) * (scores.ndim - 3) + bias.shape)
-    if mask is not None:
-        scores = jnp.where(mask[..., None, :, :], scores, -jnp.inf)
-    largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
-    weights = jnp.exp(scores - largest)
-    return weights, weights.sum(-1, keepdims=True)
-
-
-def _chunks(a):
-    """Cut the axis of queries, the last but one, and stack the pieces in front."""
-    cut = a.reshape(*a.shape[:-2], -1, CHUNK, a.shape[-1])
-    return jnp.moveaxis(cut, -3, 0)
-
-
-def _cudnn_takes(q):
-    """cuDNN's flash kernel: half precision, head sizes in eights up to 128."""
-    size = q.shape[-1]
-    return q.dtype in (jnp.bfloat16, jnp.float16) and size % 8 == 0 and size <= 128
-
-
-def _attend_cpu(q, k, v, bias, mask):
-    rows, keys = q.shape[-2], k.shape[-2]
-    if rows > CHUNK and rows % CHUNK == 0 and keys > CHUNK:
-        return attend_chunked(q, k, v, bias, mask)
-    return attend_einsum(q, k, v, bias, mask)
-
-
-def _attend_tpu(q, k, v, bias, mask):
-    if max(q.shape[-2], k.shape[-2]) <= SHORT:
-        return attend_products(q, k, v, bias, mask)
-    return attend_fused(q, k, v, bias, mask)
-
-
-FORMS = {"cpu": _attend_cpu, "gpu": attend_fused, "tpu": _attend_tpu}
 
 
 def whole(layer, x, mask, bytes_each):

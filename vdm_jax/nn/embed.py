@@ -5,9 +5,10 @@ import math
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from vdm_jax.nn.init import normal
+from vdm_jax.nn.init import lecun_normal, normal
 
 
 def sinusoid(
@@ -21,6 +22,50 @@ def sinusoid(
     frequencies = np.geomspace(fastest, slowest, width // 2, dtype=np.float32)
     angles = x[..., None].astype(jnp.float32) * frequencies.reshape((1,) * x.ndim + (-1,))
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def timestep_embedding(x: Float[Array, "*batch"], width: int) -> Float[Array, "*batch {width}"]:
+    """Stable Diffusion's `sinusoid`: cos first, frequencies 10000^(-2i/width); float32.
+
+    Vaswani et al. 2017, section 3.5. `width` is even.
+    """
+    half = np.arange(width // 2, dtype=np.float32) / np.float32(width // 2)
+    frequencies = np.exp(np.float32(-math.log(10_000)) * half)
+    angles = x[..., None].astype(jnp.float32) * frequencies.reshape((1,) * x.ndim + (-1,))
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class EmbeddingMLP(nnx.Module):
+    """Linear, SiLU, linear: what turns a sinusoid into features."""
+
+    def __init__(
+        self,
+        in_width: int,
+        hidden_width: int,
+        out_width: int,
+        *,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.linear_1 = nnx.Linear(
+            in_width,
+            hidden_width,
+            kernel_init=lecun_normal,
+            dtype=dtype,
+            rngs=rngs,
+            kernel_metadata={"out_sharding": ("embed", "mlp")},
+        )
+        self.linear_2 = nnx.Linear(
+            hidden_width,
+            out_width,
+            kernel_init=lecun_normal,
+            dtype=dtype,
+            rngs=rngs,
+            kernel_metadata={"out_sharding": ("mlp", "embed")},
+        )
+
+    def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
+        return self.linear_2(nnx.silu(self.linear_1(x)))
 
 
 def relative_buckets(

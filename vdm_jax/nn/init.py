@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
@@ -17,6 +19,18 @@ Initializer = Callable[..., Array]
 """(key, shape, dtype) -> weights."""
 
 TRUNCATED_STD = 0.87962566103423978  # of a unit normal cut at two standard deviations
+
+
+def counted(rngs: nnx.Rngs) -> nnx.Rngs:
+    """New keys for parameters, from the next of `rngs`, that are counted by the host.
+
+    A count that is traced slows the building of an abstract model with the square of the number
+    of its weights, a large one to half a minute: NNX asks it for its sharding at every key, and
+    JAX answers with an error that names all that was traced before.
+    """
+    keys = nnx.Rngs(params=rngs.params())
+    keys.params.count.set_value(np.zeros((), np.uint32))
+    return keys
 
 
 def lecun_normal(key: Array, shape: tuple[int, ...], dtype: DTypeLike = "float32") -> Array:
@@ -43,6 +57,8 @@ def _drawn(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -
             seed = np.asarray(data, np.uint64)
             return draw(np.random.Generator(np.random.Philox(key=seed)), shape).astype(dtype)
 
+        if not isinstance(key, jax.core.Tracer):
+            return jnp.asarray(on_host(jax.random.key_data(key)))
         result = jax.ShapeDtypeStruct(shape, dtype)
         return jax.pure_callback(on_host, result, jax.random.key_data(key))
 

@@ -1,0 +1,95 @@
+"""The encoder layer of vision and text transformers: attention and a perceptron, each normed first.
+
+The pre-norm form of Vaswani et al. 2017 that CLIP uses for pictures and for text (Radford et al.
+2021, section 2.4).
+"""
+
+from functools import partial
+from typing import Literal
+
+import jax
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.nn.attention import attend
+from vdm_jax.nn.init import lecun_normal
+
+EPS = 1e-5  # of every layer norm of CLIP
+
+Activation = Literal["gelu", "quick_gelu"]
+"""gelu: x Phi(x), exactly (OpenCLIP); quick_gelu: x sigmoid(1.702 x) (OpenAI's own weights)."""
+
+
+def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """x sigmoid(1.702 x): an approximation of gelu (Hendrycks and Gimpel 2016, section 2)."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"gelu": partial(jax.nn.gelu, approximate=False), "quick_gelu": quick_gelu}
+
+
+def check_sizes(width: int, heads: int, **sizes: int) -> None:
+    """Refuse an encoder whose heads do not divide its width, or with a size below 1."""
+    for name, size in {"width": width, "heads": heads, **sizes}.items():
+        if size < 1:
+            raise Refusal(f"{name} is {size}; it must be at least 1")
+    if width % heads:
+        raise Refusal(f"a width of {width} does not divide into {heads} heads")
+
+
+def layer_norm(width: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Layer norm over the width, with statistics in float32; the result in `dtype`."""
+    return nnx.LayerNorm(width, epsilon=EPS, dtype=dtype, rngs=rngs)
+
+
+class SelfAttention(nnx.Module):
+    """Tokens attend to each other; all four projections have a bias."""
+
+    def __init__(self, width: int, heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        split = (heads, width // heads)
+        linear = partial(nnx.LinearGeneral, kernel_init=lecun_normal, dtype=dtype, rngs=rngs)
+        column, row = ("embed", "heads", None), ("heads", None, "embed")
+        self.to_q, self.to_k, self.to_v = (
+            linear(width, split, kernel_metadata={"out_sharding": column}) for _ in range(3)
+        )
+        self.to_out = linear(split, width, axis=(-2, -1), kernel_metadata={"out_sharding": row})
+
+    def __call__(
+        self, x: Float[Array, "b l d"], mask: Bool[Array, "l l"] | None
+    ) -> Float[Array, "b l d"]:
+        q, k, v = (project(x).swapaxes(1, 2) for project in (self.to_q, self.to_k, self.to_v))
+        mask = None if mask is None else mask[None]
+        return self.to_out(attend(q, k, v, mask=mask).swapaxes(1, 2))
+
+
+class EncoderLayer(nnx.Module):
+    """x + attention(norm(x)), then x + perceptron(norm(x)).
+
+    `mask` is True where a token (row) may look at another (column); None: everywhere.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        heads: int,
+        *,
+        activation: Activation,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        linear = partial(nnx.Linear, kernel_init=lecun_normal, dtype=dtype, rngs=rngs)
+        self.activation = activation
+        self.norm1 = layer_norm(width, dtype=dtype, rngs=rngs)
+        self.attention = SelfAttention(width, heads, dtype=dtype, rngs=rngs)
+        self.norm2 = layer_norm(width, dtype=dtype, rngs=rngs)
+        self.fc1 = linear(width, hidden, kernel_metadata={"out_sharding": ("embed", "mlp")})
+        self.fc2 = linear(hidden, width, kernel_metadata={"out_sharding": ("mlp", "embed")})
+
+    def __call__(
+        self, x: Float[Array, "b l d"], mask: Bool[Array, "l l"] | None
+    ) -> Float[Array, "b l d"]:
+        x = x + self.attention(self.norm1(x), mask)
+        return x + self.fc2(ACTIVATIONS[self.activation](self.fc1(self.norm2(x))))
