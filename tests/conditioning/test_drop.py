@@ -1,11 +1,13 @@
 """Dropped conditions are the null that guidance and generation use."""
 
+from dataclasses import fields, replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm_jax.conditioning.drop import drop, null
+from vdm_jax.conditioning.drop import SVD_NULL_PORTS, drop, null
 from vdm_jax.models.cond import Cond, Tokens
 
 BATCH = 2000
@@ -21,6 +23,16 @@ def test_null_clears_the_named_ports_and_no_others(cond):
     cleared = null(cond, ("tokens",))
     assert not cleared.tokens["text"].mask.any() and (cleared.tokens["text"].embedding == 0).all()
     assert (cleared.vec == 1).all() and (cleared.concat == 1).all()
+
+
+def test_guidance_of_svd_hides_both_pictures_and_keeps_every_other_port(cond):
+    cond = replace(cond, image_only=jnp.ones((BATCH, 1), bool))
+    unconditional = null(cond, SVD_NULL_PORTS)
+    assert (unconditional.tokens["text"].embedding == 0).all()
+    assert (unconditional.concat == 0).all()
+    kept = {f.name for f in fields(Cond)} - set(SVD_NULL_PORTS)
+    assert kept == {"vec", "image_only"}
+    assert all(getattr(unconditional, port) is getattr(cond, port) for port in kept)
 
 
 def test_each_port_drops_by_itself_at_its_own_rate(cond, key):

@@ -13,6 +13,10 @@ from jaxtyping import Array, Bool
 
 from vdm_jax.models.cond import Cond
 
+SVD_NULL_PORTS = ("tokens", "concat")
+"""What the unconditional half of Stable Video Diffusion's guidance does not see: the picture's
+token and its latents, zeros both. vec (frame rate, motion, noise) is kept, as is image_only."""
+
 
 def null(cond: Cond, ports: tuple[str, ...], *, where: Bool[Array, " b"] | None = None) -> Cond:
     """`cond` with the named ports at their null, for the samples in `where` (None: for all)."""

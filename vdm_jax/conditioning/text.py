@@ -1,23 +1,28 @@
-"""Captions to tokens: hashed words and a table that is learned with the model.
+"""Captions to tokens: by hashed words, learned with the model, or by CLIP's text tower.
 
-For corpora whose captions use a few hundred words, or whose classes are named. Each word selects
-two rows of one table by two independent hashes, and the rows are summed, so that two words are
-only confused when both hashes collide (Svenstrup et al. 2017, arXiv:1709.03933). There is no
-vocabulary file to keep beside the weights, and no word is unknown.
+Hashed words suit corpora whose captions use a few hundred words, or whose classes are named. Each
+word selects two rows of one table by two independent hashes, and the rows are summed, so that two
+words are only confused when both hashes collide (Svenstrup et al. 2017, arXiv:1709.03933). There
+is no vocabulary file to keep beside the weights, and no word is unknown.
+
+CLIP's tower is trained beforehand and reads free text; its tokenizer is a folder of files.
 """
 
 import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from vdm_jax.conditioning import tokenizer
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.models.clip_text import CLIP_TEXT_SD21, CLIPTextConfig
 from vdm_jax.models.cond import Tokens
 from vdm_jax.nn.init import normal
 
@@ -87,3 +92,48 @@ class WordEncoder(nnx.Module):
             self.table[...][rows].sum(axis=2) + self.position[...][None]
         )
         return Tokens(jnp.where(mask[..., None], embedding, 0.0), mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPTextEncoderConfig:
+    """CLIP's text tower, and the folder of its tokenizer's files.
+
+    In the config of a model directory, `tokenizer` names a folder inside that directory: whoever
+    reads the config calls `at`. In a training config it is a path from the working directory.
+    """
+
+    tower: CLIPTextConfig = CLIP_TEXT_SD21
+    tokenizer: str = "tokenizer"
+
+    def build(self, *, rngs: nnx.Rngs) -> "CLIPTextEncoder":
+        return CLIPTextEncoder(self, rngs=rngs)
+
+    def at(self, directory: Path) -> "CLIPTextEncoderConfig":
+        """The config of a model in `directory`, its tokenizer found there; absolute paths stay."""
+        return replace(self, tokenizer=str(directory.absolute() / self.tokenizer))
+
+    def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
+        """Token numbers of each caption, padded to the tower's length.
+
+        Raises:
+            Refusal: if the tokenizer's files are missing, damaged, or of a larger vocabulary.
+        """
+        ids = tokenizer.tokenize(Path(self.tokenizer), captions, self.tower.max_tokens)
+        if ids.size and ids.max() >= self.tower.vocabulary:
+            raise Refusal(
+                f"the tokenizer in {self.tokenizer} gives token {ids.max()}; this model knows "
+                f"{self.tower.vocabulary}"
+            )
+        return ids
+
+
+class CLIPTextEncoder(nnx.Module):
+    """Token numbers to the tokens of `CLIPTextConfig`'s tower."""
+
+    def __init__(self, config: CLIPTextEncoderConfig, *, rngs: nnx.Rngs):
+        self.tower = config.tower.build(rngs=rngs)
+
+    def __call__(self, ids: Int[Array, "b l"]) -> Tokens:
+        """Every token of the tower, float32; all are real, for padding is attended to as well."""
+        embedding = self.tower(ids).astype(jnp.float32)
+        return Tokens(embedding, jnp.ones(ids.shape, bool))
