@@ -311,7 +311,7 @@ def test_the_denoiser_is_traced_once_however_many_steps():
         jax.make_jaxpr(
             lambda z, walk=walk: walk(denoise, z, Cosine().ladder(50), None, jax.random.key(0))
         )(noise())
-        assert len(count) == evaluations
+        assert len(count) == evaluations == walk.evaluations
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (5, 3), (5, 2, 2), (5, 1, 1, 1)])

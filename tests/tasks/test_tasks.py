@@ -20,7 +20,7 @@ from vdm_jax.diffusion.sampler import DDIM
 from vdm_jax.diffusion.schedule import Cosine, Karras
 from vdm_jax.models.vdm_unet import VDMUNetConfig
 from vdm_jax.tasks.image_to_video import PICTURE_CHANNELS, TIME_FEATURES, ImageToVideo
-from vdm_jax.tasks.task import ModelConfig, Sampling, VideoShape, to_bytes, to_signal
+from vdm_jax.tasks.task import ModelConfig, Sampling, VideoShape, to_bytes, to_signal, tuned
 from vdm_jax.tasks.text_to_video import TextToVideo
 
 PROCESS = Process(schedule=Cosine(), precond=V(), density=Uniform(Cosine()), weight=UniformWeight())
@@ -73,11 +73,11 @@ def same(denoise):
 @cache
 def runner(task, model):
     """One compilation for each task and model."""
-    return jax.jit(lambda arrays, key: task.generate(model, arrays, key, around=same))
+    return jax.jit(lambda arrays, key: to_bytes(task.generate(model, arrays, key, around=same)))
 
 
 def generate(task, model, config, captions, pictures, seed=0, rows=None):
-    arrays = task.request(config, captions, pictures)
+    arrays = task.request(config, captions, None if pictures is None else list(pictures))
     arrays["row"] = np.arange(len(captions), dtype=np.int32) if rows is None else rows
     return np.asarray(runner(task, model)(jax.tree.map(jnp.asarray, arrays), jax.random.key(seed)))
 
@@ -111,7 +111,7 @@ def test_every_input_of_generation_counts(image_model, batch):
 
 @pytest.mark.parametrize("sampler", [DDIM(), DDIM(eta=1.0)])
 def test_a_row_does_not_depend_on_its_neighbours(text_model, sampler):
-    task = TEXT.resampled(replace(TEXT.sampling, sampler=sampler))
+    task = tuned(TEXT, {"sampler": sampler})
     both = generate(task, text_model, WITHOUT, ["red", "blue"], None)
     alone = generate(task, text_model, WITHOUT, ["blue"], None, rows=np.array([1], np.int32))
     assert np.abs(both[1].astype(int) - alone[0]).max() <= 1  # one step of rounding
@@ -120,7 +120,7 @@ def test_a_row_does_not_depend_on_its_neighbours(text_model, sampler):
 def test_guidance_of_one_is_the_model_as_it_is_and_more_is_not(text_model):
     videos = []
     for scale in (1.0, 0.0, 3.0):
-        task = TEXT.resampled(replace(TEXT.sampling, guidance_scale=scale))
+        task = tuned(TEXT, {"guidance_scale": scale})
         videos.append(generate(task, text_model, WITHOUT, ["red"], None))
     plain, unguided, guided = videos
     np.testing.assert_array_equal(plain, generate(TEXT, text_model, WITHOUT, ["red"], None))
@@ -200,6 +200,8 @@ def test_a_task_refuses_a_model_or_a_request_that_does_not_fit():
     with pytest.raises(Refusal, match="concat_channels 4, got None"):
         IMAGE.check(WITHOUT)
     with pytest.raises(Refusal, match="takes no picture"):
-        TEXT.request(WITHOUT, ["red"], np.zeros((1, 8, 8, 3), np.uint8))
+        TEXT.request(WITHOUT, ["red"], [np.zeros((8, 8, 3), np.uint8)])
+    with pytest.raises(Refusal, match="no setting fpss"):
+        tuned(TEXT, {"fpss": 3})
     with pytest.raises(Refusal, match="num_steps"):
         Sampling(DDIM(), num_steps=0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
@@ -31,6 +32,21 @@ def named(tree: PyTree) -> dict[str, Any]:
         named[jax.tree_util.keystr(path, simple=True, separator="/")] = leaf
     assert len(named) == len(jax.tree.leaves(tree)), "two leaves share one path"
     return named
+
+
+def any_float(stored: Mapping[str, str], abstract: PyTree, prefix: str = "") -> dict[str, str]:
+    """`stored` with the float type of each array as `abstract` has it: Orbax converts on reading.
+
+    Arrays of `abstract` are called by `prefix` and their path; other kinds of number stay as said.
+    """
+    wanted = {prefix + name: kind for name, kind in kinds(abstract).items()}
+    converted = {}
+    for name, kind in stored.items():
+        numbers, bracket, shape = kind.partition("[")
+        target = wanted.get(name, kind).partition("[")[0]
+        both = "float" in numbers and "float" in target
+        converted[name] = (target if both else numbers) + bracket + shape
+    return converted
 
 
 def nested(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,6 +88,24 @@ def restored(folder: Path, abstract: PyTree, stored: Mapping[str, str], prefix: 
         )
     arrays = named(tree)
     return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in wanted])
+
+
+def read_numpy(folder: Path, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Some arrays of the Orbax tree in `folder`; names: {what to call one: its name there}."""
+    target = nested(dict.fromkeys(names.values(), 0))
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
+        tree = orbax.restore(
+            folder,
+            args=ocp.args.PyTreeRestore(
+                target,
+                restore_args=jax.tree.map(
+                    lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target
+                ),
+                partial_restore=True,
+            ),
+        )
+    arrays = named(tree)
+    return {name: arrays[there] for name, there in names.items()}
 
 
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -15,7 +15,7 @@ import fcntl
 import logging
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +25,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from vdm_jax.core import manifest, storage
-from vdm_jax.core.arrays import kinds, named, nested, restored
+from vdm_jax.core import deferred, manifest, storage
+from vdm_jax.core.arrays import any_float, kinds, named, nested, read_numpy, restored
 from vdm_jax.core.refusal import Refusal
 
 LOG = logging.getLogger(__name__)
@@ -216,23 +216,38 @@ class Checkpoints:
 # ---- Model directories ---------------------------------------------------------------------------
 
 
-def save_weights(directory: str | Path, config_json: str, weights: PyTree) -> None:
-    """Write a model directory: config.json, weights/ and their manifest, all or nothing.
-
-    Refuses a directory that already holds something.
-    """
+def check_new(directory: str | Path) -> None:
+    """Refuse a directory that already holds something."""
     directory = Path(directory).absolute()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise Refusal(f"{directory} exists and is not empty; a model is written to a new directory")
+
+
+def save_weights(
+    directory: str | Path,
+    config_json: str,
+    weights: PyTree,
+    beside: Mapping[str, str] | None = None,
+) -> None:
+    """Write a model directory: config.json, weights/ and their manifest, all or nothing.
+
+    weights: arrays, or `core.deferred.Deferred` ones, which are read as they are written.
+    beside: further texts by the name of their file. Refuses a directory that already holds
+    something.
+    """
+    check_new(directory)
+    directory = Path(directory).absolute()
     draft = directory.with_name(f".{directory.name}.saving")
     with storage.one_line(f"the model could not be saved in {directory}"):
         try:
             if jax.process_index() == 0:
                 _removed(draft)
                 draft.mkdir(parents=True)
-                (draft / CONFIG).write_text(config_json, encoding="utf-8")
+                for name, text in {CONFIG: config_json, **(beside or {})}.items():
+                    (draft / name).write_text(text, encoding="utf-8")
             _meet()  # nobody writes before the draft is there
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
+            handler = ocp.PyTreeCheckpointHandler(type_handler_registry=deferred.handlers())
+            with ocp.Checkpointer(handler) as orbax:
                 orbax.save(draft / "weights", args=ocp.args.PyTreeSave(nested(named(weights))))
             if jax.process_index() == 0:
                 manifest.write(draft, {"arrays": kinds(weights)})
@@ -244,11 +259,23 @@ def save_weights(directory: str | Path, config_json: str, weights: PyTree) -> No
             raise
 
 
-def load_weights(directory: str | Path, abstract: PyTree) -> PyTree:
+class Stored(NamedTuple):
+    """Verified weights on the disk: the folder of arrays, their kinds, and what precedes a name."""
+
+    folder: Path
+    kinds: dict[str, str]
+    prefix: str
+
+    def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """A few of the arrays, by their names without the prefix."""
+        return read_numpy(self.folder, {name: self.prefix + name for name in names})
+
+
+def stored_weights(directory: str | Path) -> Stored:
     """The weights of a model directory, or the averaged (EMA) ones of a run's newest checkpoint.
 
-    abstract: the pytree to fill, as for `Checkpoints.restore`. Reads only: a damaged checkpoint of
-    a run is passed over with a warning in the log, a damaged model directory is refused.
+    Reads only: a damaged checkpoint of a run is passed over with a warning in the log, a damaged
+    model directory is refused.
     """
     directory = Path(directory).absolute()
     if (directory / manifest.NAME).exists():
@@ -256,7 +283,7 @@ def load_weights(directory: str | Path, abstract: PyTree) -> PyTree:
             body = manifest.verify(directory)
         except manifest.Damaged as reason:
             raise Refusal(f"the model in {directory} is damaged: {reason}") from None
-        return restored(directory / "weights", abstract, body["arrays"], prefix="")
+        return Stored(directory / "weights", body["arrays"], "")
     steps = _steps(directory / "checkpoints")
     for step in reversed(steps):
         folder = directory / "checkpoints" / str(step)
@@ -265,9 +292,19 @@ def load_weights(directory: str | Path, abstract: PyTree) -> PyTree:
         except manifest.Damaged as reason:
             LOG.warning("checkpoint %s is damaged, passed over: %s", folder, reason)
             continue
-        return restored(folder, abstract, body["arrays"], prefix="ema/")
+        return Stored(folder, body["arrays"], "ema/")
     found = f"none of its {len(steps)} checkpoints is intact" if steps else "it has no checkpoint"
     raise Refusal(f"{directory} is neither a model directory nor a run with weights: {found}")
+
+
+def load_weights(directory: str | Path, abstract: PyTree) -> PyTree:
+    """`abstract` filled with the weights that `stored_weights` finds.
+
+    abstract: the pytree to fill, as for `Checkpoints.restore`; weights stored in another float
+    type are converted to its own.
+    """
+    folder, held, prefix = stored_weights(directory)
+    return restored(folder, abstract, any_float(held, abstract, prefix), prefix)
 
 
 def load_config(directory: str | Path) -> str:

@@ -7,7 +7,7 @@ not divide stays whole on every device, so that one config runs on any mesh.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -57,12 +57,15 @@ class MeshConfig:
     """Parts that the width of each layer is cut into."""
 
     def build(self) -> Mesh:
-        """The mesh over `jax.devices()`.
+        """The mesh over `jax.devices()`; see `build_on`."""
+        return self.build_on(jax.devices())
+
+    def build_on(self, devices: Sequence[jax.Device]) -> Mesh:
+        """The mesh over these devices.
 
         Raises:
             Refusal: when the sizes do not multiply to the number of devices.
         """
-        devices = jax.devices()
         rest = self.fsdp * self.context * self.tensor
         data = self.data if self.data is not None else len(devices) // max(1, rest)
         sizes = (data, self.fsdp, self.context, self.tensor)
@@ -72,7 +75,8 @@ class MeshConfig:
                 f"tensor={self.tensor} does not cover the {len(devices)} devices here; the four "
                 f"must multiply to {len(devices)}"
             )
-        return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+        kinds = (AxisType.Auto,) * len(MESH_AXES)
+        return jax.make_mesh(sizes, MESH_AXES, axis_types=kinds, devices=devices)
 
 
 def batch_shards(mesh: Mesh) -> int:

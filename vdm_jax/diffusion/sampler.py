@@ -40,6 +40,11 @@ Video = Float[Array, "b t h w c"]
 
 @runtime_checkable
 class Sampler(Protocol):
+    @property
+    def evaluations(self) -> int:
+        """How often a step calls the denoiser."""
+        ...
+
     def __call__(
         self, denoise: Denoiser, z: Video, levels: Level, cond: PyTree, key: Array
     ) -> Video: ...
@@ -66,6 +71,10 @@ class Rung(NamedTuple):
 
 class _Walk:
     """The loop that all samplers share. A sampler adds `move`, one step without its rules."""
+
+    @property
+    def evaluations(self) -> int:
+        return 1
 
     def start(self, z: Video) -> State:
         """The state before the first step."""
@@ -151,6 +160,10 @@ class Heun(_Walk):
     """Second order, two evaluations a step: the trapezium rule for z / alpha over sigma / alpha."""
 
     churn: Churn | None = None
+
+    @property
+    def evaluations(self) -> int:
+        return 2
 
     def move(self, denoise: Denoiser, state: State, rung: Rung, cond: PyTree) -> State:
         z, now = (state.z, rung.now) if self.churn is None else self.churn(state.z, rung)

@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,10 +14,11 @@ from vdm_jax.core import command, video
 from vdm_jax.core import config as configs
 from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.data.transform import cover
+from vdm_jax.data.transform import centre_crop
+from vdm_jax.nn.pieces import Chunked
 from vdm_jax.sample import load
-from vdm_jax.sample.generate import Generator
-from vdm_jax.tasks.task import Task
+from vdm_jax.sample.pipeline import Dtype, Pipeline
+from vdm_jax.tasks.task import Task, tuned
 
 PROG = "python -m vdm_jax.sample"
 DRAW_BATCH = 16  # videos drawn at once
@@ -24,25 +26,56 @@ SUFFIXES = (".mp4", ".gif", ".webp", "")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """Make videos with a trained model: from a caption, from a picture, or from both."""
+class Settings:
+    """What may be changed of how a model draws; None takes the model's own."""
+
+    num_frames: int | None = None
+    """Frames of the video."""
+    height: int | None = None
+    """Height of the video in pixels."""
+    width: int | None = None
+    """Width of the video in pixels."""
+    fps: float | None = None
+    """Frames a second, of the file and as the model is told."""
+    num_steps: int | None = None
+    """Denoising steps."""
+    guidance_scale: float | None = None
+    """How hard the prompt is followed."""
+    min_guidance_scale: float | None = None
+    """How hard the picture is followed in the first frame (Stable Video Diffusion)."""
+    max_guidance_scale: float | None = None
+    """How hard the picture is followed in the last frame (Stable Video Diffusion)."""
+    motion_bucket_id: float | None = None
+    """How much moves, 0 to 255; 127 is the usual (Stable Video Diffusion)."""
+    noise_aug_strength: float | None = None
+    """Noise on the picture: more keeps less of it and moves more (Stable Video Diffusion)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Settings):
+    """Make videos with a trained or converted model: from captions, from pictures, or from both."""
 
     model: str = ""
     """Directory of a training run, or of a model."""
     output: str = "out.mp4"
-    """File to write: .mp4, .gif, .webp, or a folder for PNG."""
+    """File to write: .mp4, .gif, .webp, or a folder for PNG. Several videos are numbered."""
     prompt: str = ""
     """What should happen."""
-    image: str = ""
-    """Picture that the video begins with; scaled and cropped to the model's size."""
+    image: tuple[str, ...] = ()
+    """Pictures that the videos begin with."""
+    image_fit: Literal["crop", "stretch"] = "crop"
+    """What becomes of a picture of another shape than the video; the original code of Stable Video
+    Diffusion stretches it."""
     seed: int = 0
     """The same request with the same seed gives the same video."""
     num_videos: int = 1
-    """Videos to make; if more than one, their numbers are added to the name of the output."""
-    num_steps: int | None = None
-    """Denoising steps; None takes the model's own."""
-    guidance_scale: float | None = None
-    """How hard the prompt is followed; None takes the model's own."""
+    """Videos to make of each picture, or of the prompt."""
+    decode_chunk_size: int | None = None
+    """Frames that are decoded from latents at once: fewer take less memory."""
+    dtype: Dtype | None = None
+    """What to compute in; None is float32 on CPU, bfloat16 elsewhere."""
+    mesh: MeshConfig = MeshConfig()
+    """How the devices share the work."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -53,23 +86,25 @@ def main(args: Sequence[str]) -> int:
     config = load.describe(Path(request.model))
     if request.prompt and config.model.text is None:
         raise Refusal("--prompt: this model was trained without captions")
-    task = _tuned(config.task, request)
-    picture = _picture(request, task)
-    mesh = MeshConfig().build()
-    params = load.weights(Path(request.model), config, mesh)
-    with tqdm(desc="compiling, then drawing", unit=" evaluations", leave=False) as bar:
-        generate = Generator(
-            task,
-            config.model,
-            mesh,
-            batch_size=min(request.num_videos, DRAW_BATCH),
+    settings = _settings(request)
+    task = tuned(config.task, settings)
+    pictures = _pictures(request, task)
+    paths = _paths(request)
+    with tqdm(desc="loading the model", unit=" evaluations", leave=False) as bar:
+        pipeline = Pipeline(
+            request.model,
+            dtype=request.dtype,
+            mesh=request.mesh.build(),
+            batch_size=min(len(paths), DRAW_BATCH),
             on_step=bar.update,
+            **settings,
         )
-        pictures = None if picture is None else np.stack([picture] * request.num_videos)
-        captions = [request.prompt] * request.num_videos
-        videos = generate(params, captions, pictures, seed=request.seed)
-    for path, frames in zip(_paths(request), videos, strict=True):
-        video.write(path, frames, task.video.fps)
+        bar.reset(total=pipeline.evaluations(len(paths)))
+        bar.set_description("compiling, then drawing")
+        captions = [request.prompt] * len(paths)
+        videos = pipeline(pictures, captions, seed=request.seed)
+    for path, frames in zip(paths, videos, strict=True):
+        video.write(path, np.round(frames * 255).astype(np.uint8), task.video.fps)
         t, h, w, _ = frames.shape
         print(f"{path}: {t} frames of {w}x{h} at {task.video.fps:g} frames/s, seed {request.seed}")
     return 0
@@ -92,30 +127,40 @@ def _check(request: Request) -> None:
         video.check_target(path)
 
 
-def _tuned(task: Task, request: Request) -> Task:
-    """The task with the sampling settings that the request names."""
-    sampling = task.sampling
-    if request.num_steps is not None:
-        sampling = replace(sampling, num_steps=request.num_steps)
-    if request.guidance_scale is not None:
-        sampling = replace(sampling, guidance_scale=request.guidance_scale)
-    return task.resampled(sampling)
+def _settings(request: Request) -> dict[str, Any]:
+    """The settings that the request gives, by their names in a task."""
+    given = {field.name: getattr(request, field.name) for field in fields(Settings)}
+    if request.decode_chunk_size is not None:
+        given["decoding"] = Chunked(request.decode_chunk_size)
+    return {name: value for name, value in given.items() if value is not None}
 
 
-def _picture(request: Request, task: Task) -> UInt8[np.ndarray, "h w 3"] | None:
+def _pictures(request: Request, task: Task) -> list[UInt8[np.ndarray, "_ _ 3"]] | None:
+    """Each picture as often as videos are made of it; says where its shape is changed."""
     if not request.image:
         return None
     if not task.takes_picture:
         raise Refusal("--image: this model makes videos from captions only")
-    size = (task.video.height, task.video.width)
-    return cover(video.read_image(request.image)[None], size)[0]
+    wanted = task.video.width / task.video.height
+    pictures = []
+    for path in request.image:
+        picture = video.read_image(path)
+        height, width, _ = picture.shape
+        if request.image_fit == "crop":
+            picture = centre_crop(picture, wanted)
+        if picture.size < 0.98 * height * width * 3:
+            h, w, _ = picture.shape
+            print(f"{path}: {width}x{height} cropped to {w}x{h}, the shape of the video")
+        pictures += [picture] * request.num_videos
+    return pictures
 
 
 def _paths(request: Request) -> list[Path]:
     path = Path(request.output)
-    if request.num_videos == 1:
+    count = max(1, len(request.image)) * request.num_videos
+    if count == 1:
         return [path]
-    return [path.with_stem(f"{path.stem}_{i}") for i in range(request.num_videos)]
+    return [path.with_stem(f"{path.stem}_{i}") for i in range(count)]
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """A trained model as one callable: captions and pictures in, videos out, compiled once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from vdm_jax.core import mesh as meshes
-from vdm_jax.tasks.task import Around, Arrays, ModelConfig, Task
+from vdm_jax.tasks.task import Around, Arrays, ModelConfig, Pictures, Task, to_bytes
 
 
 class Generator:
@@ -31,13 +31,15 @@ class Generator:
         """`batch_size` is rounded up to what the mesh can share; `on_step` is called after each
         evaluation of the denoiser."""
         shards = meshes.batch_shards(mesh)
-        self._batch_size = -(-batch_size // shards) * shards
+        self.batch_size = -(-batch_size // shards) * shards
         self._task, self._model, self._mesh = task, model, mesh
         self._graphdef, _ = nnx.split(
             meshes.build_abstract(lambda: model.build(rngs=nnx.Rngs(0))), nnx.Param
         )
         self._around = _unchanged if on_step is None else _counted(on_step)
-        self._run = jax.jit(self._generate, out_shardings=meshes.replicated(mesh))
+        whole = meshes.replicated(mesh)
+        self.run = jax.jit(self._generate, out_shardings=whole)
+        self._to_bytes = jax.jit(to_bytes, out_shardings=whole)
 
     def _generate(self, params: nnx.State, arrays: Arrays, key: Array) -> Array:
         model = nnx.merge(self._graphdef, params)
@@ -47,20 +49,39 @@ class Generator:
         self,
         params: nnx.State,
         captions: Sequence[str],
-        pictures: UInt8[np.ndarray, "n h w c"] | None,
+        pictures: Pictures | None,
         *,
         seed: int,
     ) -> UInt8[np.ndarray, "n t h w c"]:
         """One video for each caption (and picture). Refuses what the task cannot do."""
-        arrays = self._task.request(self._model, captions, pictures)
+        batches = self._batches(params, captions, pictures, seed, {})
+        videos = [np.asarray(self._to_bytes(batch)) for batch in batches]
+        return np.concatenate(videos)[: len(captions)]
+
+    def signal(
+        self,
+        params: nnx.State,
+        captions: Sequence[str],
+        pictures: Pictures | None,
+        *,
+        seed: int,
+        given: Mapping[str, np.ndarray],
+    ) -> Float[np.ndarray, "n t h w c"]:
+        """The same before rounding to bytes, in -1..1.
+
+        given: arrays "n ..." of the request that replace what the task would draw by itself.
+        """
+        batches = self._batches(params, captions, pictures, seed, given)
+        return np.concatenate([np.asarray(batch) for batch in batches])[: len(captions)]
+
+    def _batches(self, params, captions, pictures, seed, given):
+        arrays = {**self._task.request(self._model, captions, pictures), **given}
         arrays["row"] = np.arange(len(captions), dtype=np.int32)
         key = jax.random.key(seed)
-        videos = []
-        for start in range(0, len(captions), self._batch_size):
-            rows = _rows(arrays, start, self._batch_size)
-            batch = meshes.put_whole_batch(rows, self._mesh)
-            videos.append(np.asarray(self._run(params, batch, key)))
-        return np.concatenate(videos)[: len(captions)]
+        for start in range(0, len(captions), self.batch_size):
+            rows = _rows(arrays, start, self.batch_size)
+            with jax.set_mesh(self._mesh):
+                yield self.run(params, meshes.put_whole_batch(rows, self._mesh), key)
 
 
 def _rows(arrays: Arrays, start: int, size: int) -> Arrays:

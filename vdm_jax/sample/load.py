@@ -1,7 +1,8 @@
 """A trained model from its directory: the task it does, its shape, and its weights."""
 
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 from flax import nnx
@@ -12,6 +13,8 @@ from vdm_jax.core import config as configs
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.tasks.task import ModelConfig, Task
+
+Part = TypeVar("Part")
 
 
 @runtime_checkable
@@ -38,16 +41,22 @@ def describe(directory: Path) -> Described:
     return config
 
 
-def weights(directory: Path, config: Described, mesh: Mesh) -> nnx.State:
-    """The weights in `directory`, on `mesh`: the averaged ones of a run's newest checkpoint.
+def in_dtype(part: Part, dtype: str) -> Part:
+    """A model's config, with every layer of every part computing in `dtype`."""
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    changed: dict[str, Any] = {f.name: in_dtype(getattr(part, f.name), dtype) for f in fields(part)}
+    return replace(part, **{n: dtype if n == "dtype" else value for n, value in changed.items()})
 
-    Raises Refusal if they are missing, damaged, or not those of `config`.
+
+def weights(directory: Path, model: ModelConfig, mesh: Mesh, dtype: str) -> nnx.State:
+    """The weights in `directory` on `mesh`, in `dtype`: of a run, the newest averaged ones.
+
+    Raises Refusal if they are missing, damaged, or not those of `model`.
     """
-    _, params = nnx.split(
-        meshes.build_abstract(lambda: config.model.build(rngs=nnx.Rngs(0))), nnx.Param
-    )
+    _, params = nnx.split(meshes.build_abstract(lambda: model.build(rngs=nnx.Rngs(0))), nnx.Param)
     abstract = jax.tree.map(
-        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, dtype, sharding=sharding),
         params,
         meshes.shardings(params, mesh),
     )

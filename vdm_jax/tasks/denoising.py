@@ -14,6 +14,7 @@ from vdm_jax.diffusion.level import Level
 from vdm_jax.diffusion.loss import denoising_loss
 from vdm_jax.diffusion.process import Process
 from vdm_jax.models.cond import Cond
+from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vdm_unet import VDMUNetConfig
 from vdm_jax.tasks.task import Around, Arrays, Sampling, VideoModel, VideoShape
 
@@ -66,7 +67,7 @@ def sample(
     """
     start_key, walk_key = jax.random.split(key)
     levels = process.schedule.ladder(sampling.num_steps)
-    noise = jax.vmap(lambda key: jax.random.normal(key, video.sizes))(_row_keys(start_key, rows))
+    noise = jax.vmap(lambda key: jax.random.normal(key, video.sizes))(row_keys(start_key, rows))
     z = levels.sigma[0] * noise
     if known is not None:
         values, which = known
@@ -75,23 +76,25 @@ def sample(
     denoise = denoiser(model.network, process.precond)
     if sampling.guidance_scale != 1.0 and cond.tokens:
         denoise = cfg(denoise, null(cond, ("tokens",)), sampling.guidance_scale)
-    return sampling.sampler(around(denoise), z, levels, cond, _row_keys(walk_key, rows))
+    return sampling.sampler(around(denoise), z, levels, cond, row_keys(walk_key, rows))
 
 
-def _row_keys(key: Array, rows: Int[Array, " b"]) -> Array:
+def row_keys(key: Array, rows: Int[Array, " b"]) -> Array:
     """A key for each row, by its number: what is drawn does not depend on its neighbours."""
     return jax.vmap(partial(jax.random.fold_in, key))(rows)
 
 
 def check_network(
     what: str,
-    network: VDMUNetConfig,
+    network: VDMUNetConfig | SVDUNetConfig,
     video: VideoShape,
     *,
     concat: int | None,
     vec: int | None,
 ) -> None:
     """Refuse a network that cannot take the videos, or the ports, of the task `what`."""
+    if not isinstance(network, VDMUNetConfig):
+        raise Refusal(f"{what} in pixels needs a VDMUNetConfig, got a {type(network).__name__}")
     colours = video.sizes[-1]
     wanted = {"in_channels": colours, "out_channels": colours, "concat_channels": concat,
               "vec_features": vec}  # fmt: skip

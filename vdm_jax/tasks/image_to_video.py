@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 from vdm_jax.conditioning.drop import drop
+from vdm_jax.data.transform import cover
 from vdm_jax.diffusion.denoiser import Denoiser, denoiser
 from vdm_jax.diffusion.process import Process
 from vdm_jax.models.cond import Cond
@@ -25,10 +26,10 @@ from vdm_jax.tasks.task import (
     Around,
     Arrays,
     ModelConfig,
+    Pictures,
     Sampling,
     VideoModel,
     VideoShape,
-    to_bytes,
     to_signal,
 )
 
@@ -51,9 +52,6 @@ class ImageToVideo:
     def __post_init__(self) -> None:
         denoising.check_chances(caption_drop=self.caption_drop, picture_drop=self.picture_drop)
 
-    def resampled(self, sampling: Sampling) -> "ImageToVideo":
-        return replace(self, sampling=sampling)
-
     @property
     def takes_picture(self) -> bool:
         return True
@@ -71,10 +69,12 @@ class ImageToVideo:
         self,
         model: ModelConfig,
         captions: Sequence[str],
-        pictures: UInt8[np.ndarray, "b h w c"] | None,
+        pictures: Pictures | None,
     ) -> Arrays:
         none = np.zeros((len(captions), *self.video.sizes[1:]), np.uint8)
-        arrays = self._pictured(none if pictures is None else pictures)
+        size = (self.video.height, self.video.width)
+        fitted = none if pictures is None else np.stack([cover([p], size)[0] for p in pictures])
+        arrays = self._pictured(fitted)
         if pictures is None:
             arrays["has_picture"][:] = False
         return {**arrays, **model.tokenize(captions)}
@@ -116,14 +116,13 @@ class ImageToVideo:
 
     def generate(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
-    ) -> UInt8[Array, "b t h w c"]:
+    ) -> Float[Array, "b t h w c"]:
         cond = self.condition(model, arrays)
         assert cond.concat is not None
-        x0 = denoising.sample(
+        return denoising.sample(
             self.process, self.sampling, model, self.video, arrays["row"], cond, key, around,
             known=(cond.concat[..., :3], self.known(cond)),
         )  # fmt: skip
-        return to_bytes(x0)
 
 
 def time_features(num_frames: int) -> Float[Array, "{num_frames} d"]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -10,25 +10,35 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from vdm_jax.conditioning.text import WordEncoderConfig
+from vdm_jax.conditioning.text import CLIPTextEncoderConfig, WordEncoderConfig
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser
 from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.sampler import Heun, Sampler
+from vdm_jax.models.clip_vision import CLIPVisionConfig
 from vdm_jax.models.cond import Cond
+from vdm_jax.models.svd_unet import SVDUNetConfig
+from vdm_jax.models.vae import VAEConfig
 from vdm_jax.models.vdm_unet import VDMUNetConfig
 
 Arrays = dict[str, Any]
 Around = Callable[[Denoiser], Denoiser]
 """A change of the denoiser from outside (Denoiser -> Denoiser): progress, a guidance."""
+Pictures = Sequence[UInt8[np.ndarray, "_ _ 3"]]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What is trained: a denoising network, and a text encoder if captions steer it."""
+    """A denoising network, and the encoders that its task needs: each is None where it does not.
 
-    network: VDMUNetConfig
-    text: WordEncoderConfig | None = None
+    text: captions to tokens. vae: the latent space that the network works in; None is pixels.
+    image_encoder: a picture to one token.
+    """
+
+    network: VDMUNetConfig | SVDUNetConfig
+    text: WordEncoderConfig | CLIPTextEncoderConfig | None = None
+    vae: VAEConfig | None = None
+    image_encoder: CLIPVisionConfig | None = None
 
     def build(self, *, rngs: nnx.Rngs) -> "VideoModel":
         return VideoModel(self, rngs=rngs)
@@ -43,7 +53,10 @@ class VideoModel(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.network = config.network.build(rngs=rngs)
-        self.text = None if config.text is None else config.text.build(rngs=rngs)
+        text, vae, encoder = config.text, config.vae, config.image_encoder
+        self.text = None if text is None else text.build(rngs=rngs)
+        self.vae = None if vae is None else vae.build(rngs=rngs)
+        self.image_encoder = None if encoder is None else encoder.build(rngs=rngs)
 
 
 @dataclass(frozen=True)
@@ -98,10 +111,8 @@ class Task(Protocol):
     def process(self) -> Process: ...
 
     @property
-    def sampling(self) -> Sampling: ...
-
-    def resampled(self, sampling: Sampling) -> "Task":
-        """The same task, drawn from with other settings."""
+    def sampling(self) -> Any:
+        """How videos are drawn: a part with `num_steps` and `sampler`."""
         ...
 
     @property
@@ -121,9 +132,12 @@ class Task(Protocol):
         self,
         model: ModelConfig,
         captions: Sequence[str],
-        pictures: UInt8[np.ndarray, "b h w c"] | None,
+        pictures: Pictures | None,
     ) -> Arrays:
-        """The same arrays, without the video, for `generate`; refuses what the task cannot do."""
+        """The same arrays, without the video, for `generate`; refuses what the task cannot do.
+
+        A picture for each caption, of any size.
+        """
         ...
 
     def condition(self, model: VideoModel, arrays: Arrays) -> Cond:
@@ -142,9 +156,41 @@ class Task(Protocol):
 
     def generate(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
-    ) -> UInt8[Array, "b t h w c"]:
-        """One video for each row. A row depends on its "row" number and `key`, not on the batch."""
+    ) -> Float[Array, "b t h w c"]:
+        """One video in -1..1 for each row, which depends on its "row" number and `key` alone."""
         ...
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What the config.json of a model directory says: a model and the task that it does."""
+
+    model: ModelConfig
+    task: Task
+
+    def __post_init__(self) -> None:
+        self.task.check(self.model)
+
+
+def tuned(task: Task, settings: Mapping[str, Any]) -> Task:
+    """`task` with settings changed by name, whether its own, its video's or its sampling's.
+
+    Raises Refusal naming a setting that this task does not have.
+    """
+    for name, value in settings.items():
+        owners = {part: getattr(task, part) for part in ("video", "sampling")}
+        if name in _names(task):
+            task = replace(task, **{name: value})  # type: ignore[type-var]
+            continue
+        found = next((part for part, owner in owners.items() if name in _names(owner)), None)
+        if found is None:
+            raise Refusal(f"{type(task).__name__} has no setting {name}")
+        task = replace(task, **{found: replace(owners[found], **{name: value})})  # type: ignore
+    return task
+
+
+def _names(part: Any) -> set[str]:
+    return {field.name for field in fields(part)}
 
 
 def to_signal(video: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:

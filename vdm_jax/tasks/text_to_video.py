@@ -1,12 +1,11 @@
 """Captions to videos; with a model that has no text encoder, videos from noise alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 
 from vdm_jax.conditioning.drop import drop
 from vdm_jax.core.refusal import Refusal
@@ -17,10 +16,10 @@ from vdm_jax.tasks.task import (
     Around,
     Arrays,
     ModelConfig,
+    Pictures,
     Sampling,
     VideoModel,
     VideoShape,
-    to_bytes,
     to_signal,
 )
 
@@ -38,9 +37,6 @@ class TextToVideo:
     def __post_init__(self) -> None:
         denoising.check_chances(caption_drop=self.caption_drop)
 
-    def resampled(self, sampling: Sampling) -> "TextToVideo":
-        return replace(self, sampling=sampling)
-
     @property
     def takes_picture(self) -> bool:
         return False
@@ -55,7 +51,7 @@ class TextToVideo:
         self,
         model: ModelConfig,
         captions: Sequence[str],
-        pictures: UInt8[np.ndarray, "b h w c"] | None,
+        pictures: Pictures | None,
     ) -> Arrays:
         if pictures is not None:
             raise Refusal("this model makes videos from captions only; it takes no picture")
@@ -77,10 +73,8 @@ class TextToVideo:
 
     def generate(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
-    ) -> UInt8[Array, "b t h w c"]:
+    ) -> Float[Array, "b t h w c"]:
         cond = self.condition(model, arrays)
-        return to_bytes(
-            denoising.sample(
-                self.process, self.sampling, model, self.video, arrays["row"], cond, key, around
-            )
+        return denoising.sample(
+            self.process, self.sampling, model, self.video, arrays["row"], cond, key, around
         )

@@ -29,7 +29,7 @@ class Previews:
     def draw(self, params: nnx.State) -> np.ndarray:
         """Videos uint8 "n t h w c" of the previewed samples."""
         truth, captions = self._samples["video"], self._samples["caption"]
-        pictures = truth[:, 0] if self._config.task.takes_picture else None
+        pictures = list(truth[:, 0]) if self._config.task.takes_picture else None
         return self._generate(params, captions, pictures, seed=self._config.seed)
 
     def write(self, videos: np.ndarray, folder: Path, step: int) -> Path:
@@ -54,9 +54,10 @@ class Previews:
         if self._config.judge is None:
             return None
         seed = self._config.seed
+        pictured = self._config.task.takes_picture
         return self._config.judge(
             lambda captions, pictures: self._generate(
-                params, captions, pictures if self._config.task.takes_picture else None, seed=seed
+                params, captions, list(pictures) if pictured else None, seed=seed
             ),
             self._held_out,
         )

@@ -1,0 +1,87 @@
+"""A model directory as one object: pictures and captions in, videos out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from vdm_jax.core.mesh import MeshConfig
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.sample import load
+from vdm_jax.sample.generate import Generator
+from vdm_jax.tasks.task import Pictures, tuned
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+class Pipeline:
+    """A trained or converted model, ready to draw.
+
+        pipeline = Pipeline("models/svd_xt", num_frames=14, height=320, width=576)
+        videos = pipeline([picture], seed=0)          # float32 "n t h w 3" in 0..1
+
+    Attributes: `task` (with the settings given) and `model`, the configs of what is loaded.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        dtype: Dtype | None = None,
+        mesh: Mesh | None = None,
+        batch_size: int = 1,
+        on_step: Callable[[], object] | None = None,
+        **settings: Any,
+    ):
+        """Load the weights in `directory` onto `mesh` (None: all devices share the batch).
+
+        dtype: of weights and layers; None is float32 on CPU, bfloat16 elsewhere.
+        batch_size: videos drawn at once. on_step: called after each evaluation of the denoiser.
+        settings: of the model's task, by name: num_frames, num_steps, motion_bucket_id, …
+
+        Raises Refusal for a directory that holds no such model, or a setting that it has not.
+        """
+        mesh = MeshConfig().build() if mesh is None else mesh
+        config = load.describe(Path(directory))
+        self.task = tuned(config.task, settings)
+        self.model = load.in_dtype(config.model, dtype or default_dtype())
+        self.task.check(self.model)
+        self._generate = Generator(
+            self.task, self.model, mesh, batch_size=batch_size, on_step=on_step
+        )
+        self._params = load.weights(Path(directory), self.model, mesh, dtype or default_dtype())
+
+    def evaluations(self, count: int) -> int:
+        """How often `on_step` is called while `count` videos are drawn."""
+        steps = self.task.sampling.num_steps * self.task.sampling.sampler.evaluations
+        return -(-count // self._generate.batch_size) * steps
+
+    def __call__(
+        self,
+        pictures: Pictures | None,
+        captions: Sequence[str] | None = None,
+        *,
+        seed: int = 0,
+        given: Mapping[str, np.ndarray] | None = None,
+    ) -> Float[np.ndarray, "n t h w 3"]:
+        """A video in 0..1 for each picture (uint8, any size), each caption, or each pair of them.
+
+        given: arrays with one entry for each video, in place of what `seed` would draw. Stable
+        Video Diffusion takes "latents" (unit noise, "n t h/8 w/8 4") and "image_noise" (unit noise
+        that is added to the picture, "n h w 3").
+        """
+        count = len(pictures if pictures is not None else captions or ())
+        if count == 0 or (captions is not None and len(captions) != count):
+            raise Refusal("give one or more pictures, captions, or a caption for each picture")
+        words = [""] * count if captions is None else captions
+        signal = self._generate.signal(self._params, words, pictures, seed=seed, given=given or {})
+        return np.clip(signal / 2 + 0.5, 0, 1)
+
+
+def default_dtype() -> Dtype:
+    """What this machine computes fastest in: bfloat16, but float32 on CPU."""
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"

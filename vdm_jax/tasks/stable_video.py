@@ -1,0 +1,244 @@
+"""Stable Video Diffusion: a picture to a video, in the latent space of an autoencoder.
+
+Blattmann et al. 2023 (arXiv:2311.15127), section 4.3 and appendix D. The picture enters twice: as
+the token of a CLIP image encoder, which every layer of cross-attention reads, and as its latents,
+slightly noised in pixels and not scaled, which are appended to each noisy frame. The frame rate,
+an amount of motion and that noise's strength are told as numbers. Guidance compares with neither
+picture, but with the same numbers, and grows from the first frame to the last.
+
+No frame is given: the first one resembles the picture, it is not the picture. Where the published
+pipelines differ from each other, this follows diffusers; where diffusers turns guidance off
+(max_guidance_scale of at most 1 beside a larger minimum), this computes what is asked.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vdm_jax.conditioning import image
+from vdm_jax.conditioning.drop import SVD_NULL_PORTS, null
+from vdm_jax.conditioning.micro import check_micro, micro
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.diffusion.denoiser import Denoiser, denoiser
+from vdm_jax.diffusion.density import LogNormal
+from vdm_jax.diffusion.guidance import cfg, frame_ramp
+from vdm_jax.diffusion.level import Level
+from vdm_jax.diffusion.loss import OutputWeight
+from vdm_jax.diffusion.precond import V
+from vdm_jax.diffusion.process import Process
+from vdm_jax.diffusion.sampler import Euler, Sampler
+from vdm_jax.diffusion.schedule import Karras
+from vdm_jax.models.cond import Cond
+from vdm_jax.models.svd_unet import SVDUNetConfig
+from vdm_jax.models.vae import VAE
+from vdm_jax.nn.pieces import Chunked, Pieces
+from vdm_jax.tasks import denoising
+from vdm_jax.tasks.task import (
+    Around,
+    Arrays,
+    ModelConfig,
+    Pictures,
+    VideoModel,
+    VideoShape,
+    to_signal,
+)
+
+PROCESS = Process(
+    schedule=Karras(sigma_min=0.002, sigma_max=700.0, rho=7.0),
+    precond=V(),
+    density=LogNormal(p_mean=1.0, p_std=1.6),
+    weight=OutputWeight(V()),
+)
+"""The published model's: EDM with unit-variance data; the density is that of its last stage."""
+
+ENCODING = Chunked(8)  # frames, each by itself: exact
+
+
+@dataclass(frozen=True)
+class FramewiseSampling:
+    """How videos are drawn: guidance grows evenly from the first frame to the last."""
+
+    sampler: Sampler = Euler()
+    num_steps: int = 25
+    min_guidance_scale: float = 1.0
+    max_guidance_scale: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise Refusal(f"num_steps must be at least 1, got {self.num_steps}")
+        scales = self.min_guidance_scale, self.max_guidance_scale
+        if not all(0 <= scale < float("inf") for scale in scales):
+            raise Refusal(f"guidance scales must be finite and not below 0, got {scales}")
+
+    def guided(self, denoise: Denoiser, cond: Cond, num_frames: int) -> Denoiser:
+        """`denoise`, compared with its answer where the picture is unknown."""
+        if self.min_guidance_scale == self.max_guidance_scale == 1:
+            return denoise
+        scale = frame_ramp(self.min_guidance_scale, self.max_guidance_scale, num_frames)
+        return cfg(denoise, null(cond, SVD_NULL_PORTS), scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StableVideo:
+    """Videos from pictures. Sizes that are no multiple of the latents' are padded, then cropped.
+
+    motion_bucket_id, noise_aug_strength: what the model is told beside the frame rate.
+    decoding: how latents become frames when they are too many for the device.
+    picture_drop: part of the training samples that see no picture: its token, its latents, or
+        both, a third each.
+    """
+
+    process: Process = PROCESS
+    video: VideoShape = VideoShape(num_frames=25, height=576, width=1024, fps=7.0)
+    sampling: FramewiseSampling = FramewiseSampling()
+    motion_bucket_id: float = 127.0
+    noise_aug_strength: float = 0.02
+    decoding: Pieces = Chunked(8)
+    picture_drop: float = 0.15
+
+    def __post_init__(self) -> None:
+        denoising.check_chances(picture_drop=self.picture_drop)
+        check_micro(
+            fps=self.video.fps,
+            motion_bucket_id=self.motion_bucket_id,
+            noise_aug_strength=self.noise_aug_strength,
+        )
+
+    @property
+    def takes_picture(self) -> bool:
+        return True
+
+    def check(self, model: ModelConfig) -> None:
+        if not isinstance(model.network, SVDUNetConfig):
+            raise Refusal(
+                f"Stable Video needs an SVDUNetConfig, got {type(model.network).__name__}"
+            )
+        if model.vae is None or model.image_encoder is None:
+            raise Refusal("Stable Video needs model.vae and model.image_encoder")
+        wanted = 2 * model.vae.latent_channels
+        if model.network.in_channels != wanted:
+            raise Refusal(
+                f"Stable Video needs model.network.in_channels {wanted}, noisy latents and those "
+                f"of the picture; got {model.network.in_channels}"
+            )
+        if min(self.video.height, self.video.width) < model.vae.stride:
+            raise Refusal(f"videos must be at least {model.vae.stride} pixels high and wide")
+
+    def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
+        video = batch["video"]
+        return {"video": video, **self.request(model, batch["caption"], list(video[:, 0]))}
+
+    def request(
+        self, model: ModelConfig, captions: Sequence[str], pictures: Pictures | None
+    ) -> Arrays:
+        if pictures is None:
+            raise Refusal("this model makes videos from pictures: give it one")
+        assert model.image_encoder is not None and model.vae is not None
+        size, pad = (self.video.height, self.video.width), self._padding(model.vae.stride)
+        seen = [image.clip_pixels(p, model.image_encoder.image_size) for p in pictures]
+        known = [np.pad(image.vae_pixels(p, *size), pad, "edge") for p in pictures]
+        told = [[self.video.fps, self.motion_bucket_id, self.noise_aug_strength]] * len(pictures)
+        return {
+            "seen": np.stack(seen),
+            "picture": np.stack(known),
+            "micro": np.array(told, np.float32),
+        }
+
+    def condition(self, model: VideoModel, arrays: Arrays) -> Cond:
+        """All ports. "image_noise" of `arrays`, where there, is added to the picture."""
+        assert model.image_encoder is not None
+        noise = arrays.get("image_noise", jnp.zeros_like(arrays["picture"]))
+        told = arrays["micro"]
+        latents = image.image_latents(_vae(model), arrays["picture"], told[:, 2], noise)
+        count = self.video.num_frames
+        return Cond(
+            tokens={"image": image.encode_image(model.image_encoder, arrays["seen"])},
+            vec=micro(told[:, 0], told[:, 1], told[:, 2], count),
+            concat=jnp.repeat(latents[:, None], count, axis=1),
+        )
+
+    def price(self, denoise: Denoiser, cond: Cond, arrays: Arrays, key: Array) -> Float[Array, ""]:
+        """The loss of any denoiser of latents under these conditions; arrays hold "latents"."""
+        return denoising.loss(self.process, denoise, arrays["latents"], cond, key)
+
+    def loss(
+        self, model: VideoModel, arrays: Arrays, key: Array
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The encoders are given: they have no gradient."""
+        vae = _vae(model)
+        strength_key, noise_key, drop_key, loss_key = jax.random.split(key, 4)
+        size = arrays["picture"].shape
+        told = arrays["micro"].at[:, 2].set(_strengths(strength_key, size[0]))
+        noised = {**arrays, "micro": told, "image_noise": jax.random.normal(noise_key, size)}
+        cond = jax.lax.stop_gradient(self.condition(model, noised))
+        encode = ENCODING(lambda frames: vae.encode(frames).mode())
+        latents = jax.vmap(encode)(to_signal(arrays["video"]))
+        latents = jax.lax.stop_gradient(vae.scaled(latents))
+        denoise = denoiser(model.network, self.process.precond)
+        cond = self._with_hidden(cond, drop_key)
+        return self.price(denoise, cond, {"latents": latents}, loss_key), {}
+
+    def _with_hidden(self, cond: Cond, key: Array) -> Cond:
+        """Of the samples that lose their picture, two thirds lose either way that it enters."""
+        assert cond.vec is not None
+        u, p = jax.random.uniform(key, cond.vec.shape[:1]), self.picture_drop
+        cond = null(cond, ("tokens",), where=u < 2 / 3 * p)
+        return null(cond, ("concat",), where=(p / 3 <= u) & (u < p))
+
+    def generate(
+        self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
+    ) -> Float[Array, "b t h w c"]:
+        vae = _vae(model)
+        start_key, walk_key, picture_key = jax.random.split(key, 3)
+        rows, (h, w, c) = arrays["row"], arrays["picture"].shape[1:]
+        stride, channels = vae.config.stride, vae.config.latent_channels
+        latents = (self.video.num_frames, h // stride, w // stride, channels)
+        noise = _noise(arrays, "latents", start_key, rows, latents)
+        pictures = _noise(arrays, "image_noise", picture_key, rows, (h, w, c))
+        cond = self.condition(model, {**arrays, "image_noise": pictures})
+        levels = self.process.schedule.ladder(self.sampling.num_steps)
+        top = Level(levels.alpha[0], levels.sigma[0])
+        denoise = denoiser(model.network, self.process.precond)
+        denoise = self.sampling.guided(denoise, cond, self.video.num_frames)
+        keys = denoising.row_keys(walk_key, rows)
+        x0 = self.sampling.sampler(around(denoise), _deviation(top) * noise, levels, cond, keys)
+        video = self.decoding(vae.decode)(vae.unscaled(x0))
+        (top_rows, _), (left, _), _ = self._padding(stride)
+        end = top_rows + self.video.height, left + self.video.width
+        return video[:, :, top_rows : end[0], left : end[1]]
+
+    def _padding(self, stride: int) -> tuple[tuple[int, int], ...]:
+        """Pixels before and after height, width and colours, up to a multiple of the stride."""
+        spare = [-size % stride for size in (self.video.height, self.video.width)]
+        return *((s // 2, s - s // 2) for s in spare), (0, 0)
+
+
+def _vae(model: VideoModel) -> VAE:
+    assert model.vae is not None  # as `check` demands
+    return model.vae
+
+
+def _strengths(key: Array, count: int) -> Float[Array, " n"]:
+    """ln s ~ N(-3, 0.5^2): the noise that training adds to pictures (appendix D)."""
+    return jnp.exp(-3.0 + 0.5 * jax.random.normal(key, (count,)))
+
+
+def _deviation(level: Level) -> Float[Array, ""]:
+    """Standard deviation of unit-variance data at a level: that of the noise to begin with."""
+    return jnp.hypot(level.alpha, level.sigma)
+
+
+def _noise(arrays: Arrays, name: str, key: Array, rows: Array, shape: tuple[int, ...]) -> Array:
+    """The unit noise of the request, or one drawn for each row by its number."""
+    if name not in arrays:
+        keys = denoising.row_keys(key, rows)
+        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    given = arrays[name]
+    if given.shape[1:] != shape:
+        raise Refusal(f"{name} has the shape {given.shape[1:]} a video; {shape} is needed")
+    return given
