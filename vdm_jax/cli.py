@@ -8,6 +8,7 @@ from vdm_jax import __version__
 VERBS = {
     "train": "train a model: vdm train --config configs/quickstart.py",
     "sample": "make a video with a trained model: vdm sample --model runs/quickstart",
+    "convert": "bring weights here, or take them back: vdm convert --from PATH --output DIR",
 }
 
 USAGE = f"""\

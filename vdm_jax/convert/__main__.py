@@ -1,0 +1,213 @@
+"""`python -m vdm_jax.convert --from PATH --output DIR`: weights of other libraries, and back.
+
+python -m vdm_jax.convert --from svd_xt.safetensors --output models/svd_xt --dtype bfloat16
+python -m vdm_jax.convert --from stable-video-diffusion-img2vid --variant fp16 --output models/svd
+python -m vdm_jax.convert --from models/svd_xt --to diffusers --output exported
+python -m vdm_jax.convert --from svd_xt.safetensors --check
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from vdm_jax.convert import export, original, plan
+from vdm_jax.convert.plain_file import sha256
+from vdm_jax.convert.plan import Dtype, Plan
+from vdm_jax.core import checkpoint, command
+from vdm_jax.core import config as configs
+from vdm_jax.core.refusal import Refusal
+
+PROG = "python -m vdm_jax.convert"
+SOURCE = "source.json"  # in a model directory: the files that it was made from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Bring the weights of Stable Video Diffusion here, or take a model back to diffusers."""
+
+    source: str = ""
+    """What to convert; also written --from. A diffusers folder or a single file (safetensors or
+    torch); with --to diffusers the directory of a model or of a run."""
+    output: str = ""
+    """Directory to write; must not exist, or be empty."""
+    to: Literal["model", "diffusers"] = "model"
+    """model: the directory that sample and train load. diffusers: a folder for diffusers."""
+    dtype: Dtype | None = None
+    """Type to store weights in; None is float32 for a model, for diffusers that of the model."""
+    variant: str = ""
+    """Variant in the names of a diffusers folder's files, read or written, such as fp16."""
+    configs: str = ""
+    """Diffusers folder whose configs hold for a single file; otherwise its shapes tell."""
+    num_frames: int | None = None
+    """Frames of a video; None is what the config says, or 14 for svd and 25 for svd_xt files."""
+    sha256: str = ""
+    """The SHA-256 that the single file must have."""
+    check: bool = False
+    """Read everything, write nothing: names, shapes, types, and that all numbers are finite."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Exit code 0, and lines that say what was found and written."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    args = [re.sub(r"^--from(?=$|=)", "--source", arg) for arg in args]
+    request = configs.override(Request(), args, prog=PROG)
+    _check(request)
+    if request.to == "diffusers":
+        _to_diffusers(request)
+    else:
+        _to_model(request)
+    return 0
+
+
+def _check(request: Request) -> None:
+    if not request.source:
+        raise Refusal(f"--from is missing: a file or folder to convert; see {PROG} --help")
+    if not request.check and not request.output:
+        raise Refusal("--output is missing: the directory to write; or give --check")
+    if request.check and request.output:
+        raise Refusal("--check writes nothing: leave out --output")
+    if request.num_frames is not None and request.num_frames < 1:
+        raise Refusal(f"--num-frames must be at least 1, got {request.num_frames}")
+    if not Path(request.source).exists():
+        raise Refusal(f"--from {request.source}: there is no such file or folder")
+    if request.variant and not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", request.variant):
+        raise Refusal(f"--variant {request.variant!r} is no part of a file name, such as fp16")
+    if request.output:
+        checkpoint.check_new(request.output)
+
+
+# ---- To a model directory ------------------------------------------------------------------------
+
+
+def _to_model(request: Request) -> None:
+    path = Path(request.source)
+    if (path / "config.json").exists() and not (path / original.INDEX).exists():
+        raise Refusal(f"{path} is a model directory already; --to diffusers takes it back")
+    if request.sha256 and path.is_dir():
+        raise Refusal("--sha256 is of one file; --from is a folder")
+    with original.opened(
+        path,
+        variant=request.variant or None,
+        configs=Path(request.configs) if request.configs else None,
+        num_frames=request.num_frames,
+    ) as opened:
+        found = plan.plan(opened)
+        print(f"{path}: {opened.kind}, {found.pretrained.task.video.num_frames} frames a video")
+        print(plan.report(found), flush=True)
+        dtype: Dtype = request.dtype or "float32"
+        if not request.check:
+            check_room(Path(request.output), found.result_bytes(dtype))
+        sums = None if request.check and not request.sha256 else _sums(opened.files)
+        if request.sha256 and sums is not None:
+            _compare(request.sha256, path, sums)
+        if request.check:
+            with _bar("checking", found.source_bytes) as bar:
+                found.check_values(bar)
+            print("all numbers are finite")
+            return
+        with _bar("converting", found.source_bytes) as bar:
+            write_model(found, Path(request.output), dtype, sums or {}, bar)
+    print(f"{request.output}: written in {dtype}, {found.result_bytes(dtype) / 1e9:.2f} GB")
+
+
+def write_model(
+    found: Plan, output: Path, dtype: Dtype, sums: dict[Path, str], progress: plan.Progress
+) -> None:
+    """Write a model directory, all or nothing; at no time more than a handful of arrays is held.
+
+    sums: the SHA-256 of each source file, noted in the directory.
+    """
+    files = [
+        {"name": file.name, "folder": file.parent.name, "size": file.stat().st_size, "sha256": sha}
+        for file, sha in sums.items()
+    ]
+    note = {"kind": found.original.kind, "files": files, "unused": sorted(found.original.unused)}
+    checkpoint.save_weights(
+        output,
+        configs.to_json(found.pretrained),
+        found.deferred(dtype, progress),
+        {SOURCE: json.dumps(note, indent=1)},
+    )
+
+
+def _sums(files: Sequence[Path]) -> dict[Path, str]:
+    """The SHA-256 of each file."""
+    sums = {}
+    for file in files:
+        with tqdm(desc=f"SHA-256 of {file.name}", unit="B", unit_scale=True, leave=False) as bar:
+
+            def progress(done: int, total: int, bar: tqdm = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            sums[file] = sha256(file, progress)
+    return sums
+
+
+def _compare(wanted: str, path: Path, sums: dict[Path, str]) -> None:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", wanted):
+        raise Refusal(f"--sha256 has 64 hexadecimal digits, got {wanted!r}")
+    if list(sums.values()) != [wanted.lower()]:
+        raise Refusal(f"{path}: its SHA-256 is {', '.join(sums.values())}, not {wanted.lower()}")
+
+
+# ---- To diffusers --------------------------------------------------------------------------------
+
+
+def _to_diffusers(request: Request) -> None:
+    for name in ("configs", "num_frames", "sha256"):
+        if getattr(request, name):
+            raise Refusal(f"--{name.replace('_', '-')} is not for --to diffusers")
+    found = export.opened(Path(request.source))
+    if request.check:
+        with _bar("checking", found.stored_bytes) as bar:
+            for part in found.parts:
+                for _ in found.arrays(part, request.dtype, bar):
+                    pass
+        print(f"{request.source}: all arrays are there, verified and finite")
+        return
+    check_room(Path(request.output), found.file_bytes(request.dtype))
+    with _bar("exporting", found.stored_bytes) as bar:
+        export.write(
+            found,
+            Path(request.output),
+            dtype=request.dtype,
+            variant=request.variant or None,
+            progress=bar,
+        )
+    for part in found.parts:
+        file = Path(request.output) / part / export.file_name(part, request.variant or None)
+        print(f"{file}: {len(found.parts[part])} tensors, {os.path.getsize(file) / 1e9:.3f} GB")
+
+
+# ---- Both ----------------------------------------------------------------------------------------
+
+
+def check_room(output: Path, needed: int) -> None:
+    """Refuse a disk that has less free than `needed` bytes."""
+    place = output.absolute()
+    while not place.is_dir():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise Refusal(f"{output} needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free")
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[plan.Progress]:
+    """A progress bar of bytes, as a callable that is told of each tensor."""
+    with tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False) as bar:
+        yield bar.update
+
+
+if __name__ == "__main__":
+    command.run(main)

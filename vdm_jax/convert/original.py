@@ -1,0 +1,197 @@
+"""A model in the files of another library, whichever: its configs, and its tensors by one name.
+
+The one name is that of the diffusers folder, "unet.conv_in.weight". A single file is read under
+those names too (`single_file`), so that what follows knows one format.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vdm_jax.conditioning.image import CLIP_MEAN, CLIP_STD
+from vdm_jax.convert import inferred, rules, single_file
+from vdm_jax.convert.plain_file import PlainFile
+from vdm_jax.convert.safetensors_file import parsed
+from vdm_jax.convert.source import open_component, open_source
+from vdm_jax.convert.tensors import Source, TensorInfo
+from vdm_jax.core.refusal import Refusal
+
+PARTS = ("unet", "vae", "image_encoder")
+CONFIG_FILES = {
+    "unet": "unet/config.json",
+    "vae": "vae/config.json",
+    "image_encoder": "image_encoder/config.json",
+    "scheduler": "scheduler/scheduler_config.json",
+}
+INDEX = "model_index.json"
+PREPROCESSOR = "feature_extractor/preprocessor_config.json"
+PIPELINE = "StableVideoDiffusionPipeline"
+LARGEST_CONFIG = 1_000_000  # bytes
+
+Configs = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Original:
+    """A model as found.
+
+    tensors: by their diffusers name, "part.name", with the shape they have there.
+    read: one of them. called: what the file calls one, for messages.
+    unused: names in the file that hold nothing of the model. foreign: names nobody knows.
+    """
+
+    kind: str
+    configs: Configs
+    tensors: Mapping[str, TensorInfo]
+    read: Callable[[str], np.ndarray]
+    called: Callable[[str], str]
+    unused: tuple[str, ...]
+    foreign: tuple[str, ...]
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of weights."""
+        return sorted({info.file for info in self.tensors.values()})
+
+
+@contextmanager
+def opened(
+    path: Path,
+    *,
+    variant: str | None = None,
+    configs: Path | None = None,
+    num_frames: int | None = None,
+) -> Iterator[Original]:
+    """The model in a diffusers folder or in a single file.
+
+    variant: of a folder's files, as in `….fp16.safetensors`. configs: a diffusers folder whose
+    configs hold for a single file; None infers them from its shapes. num_frames: of the videos
+    that the model is used for; None is what its config says, or else its name.
+
+    Raises Refusal for what is neither, or names a part that this package does not know.
+    """
+    with ExitStack() as stack:
+        if path.is_dir():
+            if configs is not None:
+                raise Refusal(f"--configs is for a single file; {path} is a folder with its own")
+            read = _with_frames(_configs(path), num_frames)
+            parts = {p: stack.enter_context(open_component(path / p, variant)) for p in PARTS}
+            yield folder(read, parts)
+        else:
+            if variant is not None:
+                raise Refusal(f"--variant is for a diffusers folder; {path} is a single file")
+            source = stack.enter_context(open_source(path))
+            frames = num_frames or _frames_by_name(path)
+            read = None if configs is None else _with_frames(_configs(configs), num_frames)
+            yield single(source, read, frames)
+
+
+def folder(configs: Configs, parts: Mapping[str, Source]) -> Original:
+    """A model of the diffusers layout, from the open files of its parts."""
+    tensors = {f"{p}.{name}": info for p, s in parts.items() for name, info in s.tensors().items()}
+    unused = tuple(name for name in tensors if _silent(name, configs))
+    return Original(
+        kind="diffusers folder",
+        configs=configs,
+        tensors={name: info for name, info in tensors.items() if name not in unused},
+        read=lambda name: parts[name.partition(".")[0]].read(name.partition(".")[2]),
+        called=lambda name: name.replace(".", "/", 1),
+        unused=unused,
+        foreign=(),
+    )
+
+
+def single(source: Source, configs: Configs | None, num_frames: int) -> Original:
+    """A model of the original layout, from its open file."""
+    infos = source.tensors()
+    unused = set(rules.unused(infos, single_file.UNUSED))
+    shapes = {name: info.shape for name, info in infos.items() if name not in unused}
+    configs = inferred.configs(shapes, num_frames) if configs is None else configs
+    table = single_file.table(configs)
+    tensors, foreign = {}, []
+    for name, shape in single_file.split(shapes).items():
+        named = table.ours(name)
+        if named is None:
+            foreign.append(name)
+            continue
+        info = infos[single_file.whole(name)]
+        tensors[named.name] = info._replace(shape=named.how.shape(shape))
+    return Original(
+        kind="single file",
+        configs=configs,
+        tensors=tensors,
+        read=single_file.Renamed(source, table).read,
+        called=lambda name: _original_name(table, name),
+        unused=tuple(sorted(unused)),
+        foreign=tuple(foreign),
+    )
+
+
+def _original_name(table: rules.Table[single_file.Form], name: str) -> str:
+    named = table.theirs(name)
+    return name if named is None else named.name
+
+
+def _silent(name: str, configs: Configs) -> bool:
+    """Whether a tensor of a folder is one that the original program never reads.
+
+    Position numbers of older transformers; and blocks past the second in the middle of a temporal
+    decoder of more than two layers, which diffusers makes and passes over.
+    """
+    if name == "image_encoder.vision_model.embeddings.position_ids":
+        return True
+    temporal = configs["vae"].get("_class_name") == "AutoencoderKLTemporalDecoder"
+    block = re.match(r"vae\.decoder\.mid_block\.resnets\.(\d+)\.", name)
+    layers = configs["vae"].get("layers_per_block", 1)
+    return temporal and block is not None and 2 <= int(block[1][:9]) < layers
+
+
+def _frames_by_name(path: Path) -> int:
+    """14 for svd.safetensors and its like, 25 for svd_xt…: the weights do not tell."""
+    name = path.name.lower()
+    return 14 if name.startswith("svd") and "xt" not in name else 25
+
+
+def _with_frames(configs: dict[str, dict[str, Any]], num_frames: int | None) -> Configs:
+    if num_frames is not None:
+        configs["unet"]["num_frames"] = num_frames
+    return configs
+
+
+# ---- Config files --------------------------------------------------------------------------------
+
+
+def _configs(folder: Path) -> dict[str, dict[str, Any]]:
+    """The configs of a diffusers folder, by part."""
+    if not folder.is_dir():
+        raise Refusal(f"{folder} is not a folder of diffusers configs")
+    if not (folder / INDEX).exists() and not (folder / CONFIG_FILES["unet"]).exists():
+        raise Refusal(f"{folder} is not a diffusers folder: it has no {INDEX}")
+    if (folder / INDEX).exists():
+        name = _json(folder / INDEX).get("_class_name")
+        if name != PIPELINE:
+            raise Refusal(f"{folder / INDEX} is of a {str(name)[:80]}; a {PIPELINE} is needed")
+    if (folder / PREPROCESSOR).exists():
+        _check_preprocessor(folder / PREPROCESSOR)
+    return {part: _json(folder / name) for part, name in CONFIG_FILES.items()}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    with PlainFile(path) as file:
+        if file.size > LARGEST_CONFIG:
+            raise Refusal(f"{path}: a config of {file.size} bytes; {LARGEST_CONFIG} are read")
+        return parsed(file, file.read(0, file.size).strip(), "config")
+
+
+def _check_preprocessor(path: Path) -> None:
+    """Pictures are normalised as CLIP's; nothing else of the preprocessor is used."""
+    config = _json(path)
+    for name, ours in (("image_mean", CLIP_MEAN), ("image_std", CLIP_STD)):
+        if config.get(name, list(ours)) != list(ours):
+            got = str(config[name])[:80]
+            raise Refusal(f"{path}: {name} is {got}; only CLIP's own, {list(ours)}, is known here")
