@@ -115,7 +115,7 @@ def _resnet(name: str, spatial: dict[str, str]) -> str:
 
 
 def _vae(name: str, levels: int) -> str:
-    home = DECODER if "decoder" in name else ENCODER
+    home = DECODER if "decoder" in name or "post_quant" in name else ENCODER
     for pattern, new in (
         (r"time_conv_out", "conv_out.time_mix_conv"),
         (r"conv_norm_out", "norm_out"),

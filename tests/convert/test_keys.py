@@ -4,16 +4,20 @@ import json
 from math import prod
 from pathlib import Path
 
+import jaxtyping
+import numpy as np
 import pytest
+from flax import nnx
 
-from vdm_jax.convert import original, plan, rules, single_file
+from vdm_jax.convert import architecture, original, plan, rules, single_file
 from vdm_jax.convert.layout import CONV, FRAMES, LINEAR, LINEAR_OUT, NEGATED, POINT, SAME, VECTOR
 from vdm_jax.convert.rules import Rule, Table
 from vdm_jax.convert.tensors import TensorInfo
+from vdm_jax.core.arrays import named
+from vdm_jax.core.mesh import build_abstract
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.models.svd_unet import SVDUNetConfig
-
-import numpy as np
+from vdm_jax.models.vae import SVD_IMAGE_VAE
 
 MANIFESTS = Path(__file__).parents[3] / "shared" / "spec" / "manifests"
 published = pytest.mark.skipif(not MANIFESTS.is_dir(), reason="the published lists are not here")
@@ -54,7 +58,12 @@ def manifest(name):
 
 @pytest.fixture(scope="module")
 def single():
-    return plan.plan(original.single(manifest("svd_original.json"), None, 25))
+    """Types are not checked while the full-size model is built: that takes a minute."""
+    jaxtyping.config.update("jaxtyping_disable", True)  # noqa: FBT003
+    try:
+        return plan.plan(original.single(manifest("svd_original.json"), None, 25))
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)  # noqa: FBT003
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +102,18 @@ def test_published_parameter_counts(single):
 
 @published
 def test_published_image_decoder_is_paired_whole():
-    found = plan.plan(original.single(manifest("svd_image_decoder_original.json"), None, 25))
-    assert len(found.original.unused) == 254
-    assert found.original.configs["vae"]["_class_name"] == "AutoencoderKL"
+    found = original.single(manifest("svd_image_decoder_original.json"), None, 25)
+    assert len(found.unused) == 254 and not found.foreign
+    assert architecture.vae(found.configs["vae"]) == SVD_IMAGE_VAE
+    built = build_abstract(lambda: SVD_IMAGE_VAE.build(rngs=nnx.Rngs(0)))
+    ours = named(nnx.split(built, nnx.Param)[1])
+    theirs = {k: info.shape for k, info in found.tensors.items() if k.startswith("vae.")}
+    ready, wrong = rules.moves(theirs, {f"vae/{k}": v.shape for k, v in ours.items()}, plan.TABLE)
+    assert not wrong and len(ready) == len(theirs) == 248
 
 
 @published
-def test_every_offender_is_named_under_the_name_that_the_file_has():
+def test_every_offender_is_named_under_the_name_that_the_file_has(single):
     infos = dict(manifest("svd_original.json").tensors())
     gone = "model.diffusion_model.input_blocks.1.0.emb_layers.1.weight"
     bent = "conditioner.embedders.0.open_clip.model.visual.proj"
@@ -110,8 +124,7 @@ def test_every_offender_is_named_under_the_name_that_the_file_has():
     infos["model.diffusion_model.extra"] = infos[whole]
     infos["first_stage_model.encoder.extra"] = infos[whole]
     with pytest.raises(Refusal) as refusal:
-        configs = plan.plan(original.single(manifest("svd_original.json"), None, 25)).original
-        plan.plan(original.single(Shapes(infos), configs.configs, 25))
+        plan.plan(original.single(Shapes(infos), single.original.configs, 25))
     text = str(refusal.value)
     assert "\n" not in text and "(5 tensors)" in text
     assert f"{gone} is missing" in text and f"{bent} has the shape [7, 1280]" in text

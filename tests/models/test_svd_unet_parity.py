@@ -8,7 +8,7 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from flax import nnx
 
-from vdm_jax.convert.rules import moves
+from vdm_jax.convert.rules import Table, moves
 from vdm_jax.convert.unet import UNET
 from vdm_jax.core.mesh import build_abstract
 from vdm_jax.models.cond import Cond, Tokens
@@ -87,7 +87,7 @@ def ours(config, torch_model):
         for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))
     }
     shapes = ({name: array.shape for name, array in side.items()} for side in (given, parameters))
-    ready, wrong = moves(*shapes, UNET)
+    ready, wrong = moves(*shapes, Table(UNET))
     assert not wrong
     for move in ready:
         weight = move.layout.bring(given[move.theirs], move.our_shape)

@@ -17,7 +17,6 @@ from vdm_jax.nn.conv import (
 
 FORMS = {
     "cpu": convs.FORMS["cpu"],
-    "products": convs.conv_products,
     "row_more": convs.conv_row_more,
     "beside": convs.conv_beside,
     "gpu": convs.FORMS["gpu"],
@@ -65,7 +64,7 @@ def test_every_form_is_the_convolution(key, form, frame, kernel_size):
         ((3, 7), (3, 1), Padding(1, 1, 0, 0)),
     ],
 )
-@pytest.mark.parametrize("form", ["cpu", "products", "row_more", "beside"])
+@pytest.mark.parametrize("form", ["cpu", "row_more", "beside"])
 def test_every_form_has_the_gradient_of_the_convolution(
     key, form, frame, kernel_size, padding, monkeypatch
 ):
@@ -90,9 +89,8 @@ def test_every_form_has_the_gradient_of_the_convolution(
     ("shape", "width", "rows"),
     [
         ((2, 2, 2, 5), 7, None),  # smaller than the kernel: no convolution
-        ((2, 4, 4, 64), 64, None),  # fewer entries than the kernel: likewise
-        ((16, 8, 8, 64), 64, 9),  # a small kernel: one row more
-        ((16, 16, 16, 128), 128, 16),
+        ((2, 4, 4, 64), 64, 5),  # others: one row more
+        ((16, 16, 16, 128), 128, 17),
     ],
 )
 def test_every_shape_takes_its_form_on_cpu(shape, width, rows):
@@ -175,7 +173,9 @@ def test_downsample_is_a_strided_convolution(key):
 
 
 @pytest.mark.parametrize("frame", [(1, 1), (2, 2), (3, 5), (8, 8)])
-def test_upsample_is_a_convolution_of_the_enlarged_frame(key, frame):
+@pytest.mark.parametrize("few", [0, convs.FEW_PIXELS])
+def test_upsample_is_a_convolution_of_the_enlarged_frame(key, frame, few, monkeypatch):
+    monkeypatch.setattr(convs, "FEW_PIXELS", few)  # at the small size, and at the large one
     with nnx.use_eager_sharding(False):  # noqa: FBT003
         layer = Upsample(5, 6, dtype="float32", rngs=nnx.Rngs(0))
     layer.conv.bias[...] = jnp.arange(6.0)

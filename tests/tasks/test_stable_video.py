@@ -118,17 +118,19 @@ def test_given_noise_replaces_what_the_seed_would_draw(params, pictures):
         drawn(params, pictures[:1], given={"latents": np.zeros((1, 3, 8, 8, 4), np.float32)})
 
 
-def test_a_video_does_not_depend_on_its_neighbours(params, pictures):
-    apart = drawn(params, pictures, batch_size=1)
-    together = drawn(params, pictures, batch_size=3)
-    np.testing.assert_allclose(apart, together, atol=2e-4)
-    assert differ(apart[0], apart[1])
+def test_a_video_does_not_depend_on_its_neighbours(params, pictures, base):
+    """Three videos, two at a time: the last one is drawn with a copy of itself."""
+    videos = drawn(params, pictures, batch_size=2)
+    alone = [base[0], drawn(params, pictures[2:], given={"row": np.array([2], np.int32)})[0]]
+    np.testing.assert_allclose(videos[[0, 2]], alone, atol=2e-4)
+    assert differ(videos[0], videos[1])
 
 
 def test_sizes_between_multiples_are_padded_evenly_and_cropped(params, pictures):
     task = tuned(TASK, {"height": 17, "width": 21})
-    assert drawn(params, pictures[:1], task).shape == (1, 3, 17, 21, 3)
-    arrays = task.request(MODEL, [""], pictures[:1])
+    arrays = {**task.request(MODEL, [""], pictures[:1]), "row": np.zeros(1, np.int32)}
+    run = generator(task, ONE, 1).run
+    assert run.eval_shape(params, arrays, jax.random.key(0)).shape == (1, 3, 17, 21, 3)
     assert arrays["picture"].shape == (1, 18, 22, 3)
     np.testing.assert_array_equal(arrays["picture"][:, 16], arrays["picture"][:, 17])  # repeated
 

@@ -46,7 +46,8 @@ class Request:
     variant: str = ""
     """Variant in the names of a diffusers folder's files, read or written, such as fp16."""
     configs: str = ""
-    """Diffusers folder whose configs hold for a single file; otherwise its shapes tell."""
+    """Diffusers folder whose configs hold for a single file; otherwise the one that the file lies
+    in, if it does, or its shapes tell."""
     num_frames: int | None = None
     """Frames of a video; None is what the config says, or 14 for svd and 25 for svd_xt files."""
     sha256: str = ""

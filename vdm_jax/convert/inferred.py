@@ -58,6 +58,18 @@ def configs(shapes: Mapping[str, Shape], num_frames: int) -> dict[str, dict[str,
     }
 
 
+def with_decoder(config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Mapping[str, Any]:
+    """An autoencoder's config with the decoder that the single file has: of videos or of images.
+
+    Files with either lie beside one diffusers folder.
+    """
+    return config if _temporal(shapes) else {**config, "_class_name": "AutoencoderKL"}
+
+
+def _temporal(shapes: Mapping[str, Shape]) -> bool:
+    return any(name.startswith(f"{DECODER}.decoder.conv_out.time_") for name in shapes)
+
+
 def _unet(shapes: _Shapes) -> dict[str, Any]:
     entry = f"{UNET}.input_blocks"
     last = max(_numbers(shapes, rf"{re.escape(entry)}\.(\d+)\.0\.in_layers\.2\.weight"), default=1)
@@ -90,7 +102,7 @@ def _unet(shapes: _Shapes) -> dict[str, Any]:
 def _vae(shapes: _Shapes) -> dict[str, Any]:
     down = f"{ENCODER}.encoder.down"
     levels = shapes.count(f"{down}.{{}}.block.0.conv1.weight")
-    temporal = any(name.startswith(f"{DECODER}.decoder.conv_out.time_") for name in shapes.all)
+    temporal = _temporal(shapes.all)
     return {
         "_class_name": "AutoencoderKLTemporalDecoder" if temporal else "AutoencoderKL",
         "down_block_types": ["DownEncoderBlock2D"] * levels,

@@ -70,7 +70,8 @@ def opened(
     """The model in a diffusers folder or in a single file.
 
     variant: of a folder's files, as in `….fp16.safetensors`. configs: a diffusers folder whose
-    configs hold for a single file; None infers them from its shapes. num_frames: of the videos
+    configs hold for a single file; None is the folder that the file lies in, as published, or else
+    they are inferred from its shapes. num_frames: of the videos
     that the model is used for; None is what its config says, or else its name.
 
     Raises Refusal for what is neither, or names a part that this package does not know.
@@ -87,7 +88,9 @@ def opened(
                 raise Refusal(f"--variant is for a diffusers folder; {path} is a single file")
             source = stack.enter_context(open_source(path))
             frames = num_frames or _frames_by_name(path)
-            read = None if configs is None else _with_frames(_configs(configs), num_frames)
+            beside = path.parent if (path.parent / INDEX).is_file() else None
+            held = configs or beside
+            read = None if held is None else _with_frames(_configs(held), num_frames)
             yield single(source, read, frames)
 
 
@@ -111,7 +114,10 @@ def single(source: Source, configs: Configs | None, num_frames: int) -> Original
     infos = source.tensors()
     unused = set(rules.unused(infos, single_file.UNUSED))
     shapes = {name: info.shape for name, info in infos.items() if name not in unused}
-    configs = inferred.configs(shapes, num_frames) if configs is None else configs
+    if configs is None:
+        configs = inferred.configs(shapes, num_frames)
+    else:
+        configs = {**configs, "vae": inferred.with_decoder(configs["vae"], shapes)}
     table = single_file.table(configs)
     tensors, foreign = {}, []
     for name, shape in single_file.split(shapes).items():

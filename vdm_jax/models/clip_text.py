@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.nn.encoder import Activation, EncoderLayer, check_sizes, layer_norm
-from vdm_jax.nn.init import normal
+from vdm_jax.nn.init import normal, streamed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class CLIPTextConfig:
         )
 
     def build(self, *, rngs: nnx.Rngs) -> "CLIPText":
-        return CLIPText(self, rngs=rngs)
+        return CLIPText(self, rngs=streamed(rngs))
 
 
 class CLIPText(nnx.Module):

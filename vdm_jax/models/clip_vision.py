@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.nn.conv import space_to_depth
 from vdm_jax.nn.encoder import Activation, EncoderLayer, check_sizes, layer_norm
-from vdm_jax.nn.init import lecun_normal, normal
+from vdm_jax.nn.init import lecun_normal, normal, streamed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class CLIPVisionConfig:
         return 1 + (self.image_size // self.patch_size) ** 2
 
     def build(self, *, rngs: nnx.Rngs) -> "CLIPVision":
-        return CLIPVision(self, rngs=rngs)
+        return CLIPVision(self, rngs=streamed(rngs))
 
 
 class Patches(nnx.Module):

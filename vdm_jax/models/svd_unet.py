@@ -38,7 +38,7 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.models.cond import Cond
 from vdm_jax.nn.conv import Conv, Padding, Upsample, fold
 from vdm_jax.nn.embed import EmbeddingMLP, timestep_embedding
-from vdm_jax.nn.init import counted
+from vdm_jax.nn.init import streamed
 from vdm_jax.nn.norm import GroupNorm
 from vdm_jax.nn.remat import KEEP_ALL, Remat
 from vdm_jax.nn.resblock import SpaceTimeResBlock
@@ -140,7 +140,7 @@ class SVDUNetConfig:
         return self.in_channels - self.out_channels
 
     def build(self, *, rngs: nnx.Rngs) -> "SVDUNet":
-        return SVDUNet(self, rngs=counted(rngs))
+        return SVDUNet(self, rngs=streamed(rngs))
 
 
 class Given(NamedTuple):

@@ -27,7 +27,7 @@ from vdm_jax.core.mesh import constrain
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.nn.attention import attend
 from vdm_jax.nn.conv import Conv, Padding, Upsample, fold
-from vdm_jax.nn.init import lecun_normal
+from vdm_jax.nn.init import lecun_normal, streamed
 from vdm_jax.nn.norm import GroupNorm
 from vdm_jax.nn.resblock import Blend, ResnetBlock, SpaceTimeResBlock
 
@@ -119,7 +119,7 @@ class VAEConfig:
         return 2 ** (len(self.widths) - 1)
 
     def build(self, *, rngs: nnx.Rngs) -> "VAE":
-        return VAE(self, rngs=rngs)
+        return VAE(self, rngs=streamed(rngs))
 
 
 class Posterior(NamedTuple):

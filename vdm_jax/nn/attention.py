@@ -39,20 +39,21 @@ def attend(
     return for_platform(FORMS)(q, k, v, bias, mask)
 
 
-def whole(layer, x, mask, bytes_each):
+def whole(layer, x, mask, bytes_each, limit):
     """layer(x, mask) on all sequences at once."""
-    del bytes_each
+    del bytes_each, limit
     return layer(x, mask)
 
 
-def tiled(layer, x, mask, bytes_each):
-    """layer(x, mask) on a few sequences at a time, so that what lies between stays in the cache.
+def tiled(layer, x, mask, bytes_each, limit):
+    """layer(x, mask) on a few sequences at a time, so that what lies between stays small.
 
     The backward pass computes it again instead of storing it. x is "b r s c": r sequences of each
-    b share the mask "b s s"; `bytes_each` is what the layer holds for one sequence.
+    b share the mask "b s s"; `bytes_each` is what the layer holds for one sequence, `limit` what
+    it may hold.
     """
     b, r, s, c = x.shape
-    fits = (n for n in range(r, 0, -1) if r % n == 0 and n * bytes_each <= CACHE)
+    fits = (n for n in range(r, 0, -1) if r % n == 0 and n * bytes_each <= limit)
     rows = next(fits, 1)
     tiles = x.reshape(b * r // rows, 1, rows, s, c)
     if mask is not None:
@@ -137,7 +138,7 @@ class Mixer(nnx.Module):
 
         heads, size, _ = out.shape
         held = 4 * x.shape[2] * heads * (4 * size + 2 * x.shape[2])
-        return for_platform(TILING)(layer, x, mask, held)
+        return for_platform(TILING)(layer, x, mask, held, CACHE)
 
 
 class SpaceAttention(Mixer):

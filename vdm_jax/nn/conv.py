@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
@@ -19,10 +18,7 @@ from vdm_jax.nn.init import Initializer, lecun_normal
 from vdm_jax.nn.platform import for_platform
 
 CACHE = 6 << 20  # bytes of a tile that a CPU works on without going to memory
-SMALL_KERNEL = 80_000  # entries; XLA's first CPU library splits larger ones between cores
-# SUMS[a, p, r] = 1: in the first (a=0) or second row of a doubled pixel, kernel row r meets
-# row p of the two small rows in reach
-SUMS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+FEW_PIXELS = 256  # below, sums of kernel entries cost more than they save
 
 
 class Padding(NamedTuple):
@@ -69,29 +65,14 @@ def conv_lax(
     )
 
 
-def conv_products(
-    x: Float[Array, "f h w i"], kernel: Float[Array, "kh kw i o"], padding: Padding
-) -> Float[Array, "f H W o"]:
-    """Every pixel times the whole kernel as one matrix product, then kh x kw shifted sums."""
-    kh, kw, i, o = kernel.shape
-    height, width = _output_size(x, kernel, padding)
-    products = x.reshape(-1, i) @ jnp.moveaxis(kernel, 2, 0).reshape(i, -1)
-    products = products.reshape(*x.shape[:3], kh, kw, o)
-    total = jnp.zeros((x.shape[0], height, width, o), products.dtype)
-    for r in range(kh):
-        rows = _shift(products[:, :, :, r], 1, padding.top - r, height)
-        for s in range(kw):
-            total += _shift(rows[:, :, :, s], 2, padding.left - s, width)
-    return total
-
-
 def conv_beside(
     x: Float[Array, "f h w i"], kernel: Float[Array, "kh kw i o"], padding: Padding
 ) -> Float[Array, "f H W o"]:
     """All pixels that the kernel sees beside each other as channels, then one matrix product.
 
     On TPU it takes 0.4 of the time of XLA's convolution where the kernel has one column, as in
-    time, and makes nothing but copies where it has several.
+    time, and makes nothing but copies where it has several. On CPU it suits the smallest frames:
+    the kernel is read as it lies, once.
     """
     kh, kw, i, o = kernel.shape
     height, width = _output_size(x, kernel, padding)
@@ -108,7 +89,8 @@ def conv_row_more(
     """XLA's convolution with one row more than is wanted.
 
     XLA's CPU compiler has two libraries for convolutions, and takes the second (Eigen) where a
-    frame grows. The first (YNNPACK) runs small kernels on a single core.
+    frame grows. The first (YNNPACK) runs small kernels on a single core, and others up to 1.4
+    times (large kernels on small frames: twice) as long.
     """
     return conv_lax(x, kernel, padding._replace(bottom=padding.bottom + 1))[:, :-1]
 
@@ -125,16 +107,12 @@ def conv_cpu(
 ) -> Float[Array, "f H W o"]:
     """The form that is fastest for the shape, with a faster kernel gradient than XLA's.
 
-    XLA repacks the kernel at every call, which is most of the work where the kernel is larger
-    than the frames. For frames smaller than the kernel its CPU compiler swaps the two and runs a
-    naive loop, 100 times slower. Its gradient of the kernel takes 2 to 4 times the forward pass.
+    For frames smaller than the kernel XLA's CPU compiler swaps the two and runs a naive loop, 100
+    times slower. Its gradient of the kernel takes 2 to 4 times the forward pass.
     """
     kh, kw, _, _ = kernel.shape
-    if kernel.size > x.size or x.shape[1] * x.shape[2] < kh * kw:
-        return conv_products(x, kernel, padding)
-    if kernel.size < SMALL_KERNEL:
-        return conv_row_more(x, kernel, padding)
-    return conv_lax(x, kernel, padding)
+    form = conv_beside if x.shape[1] * x.shape[2] < kh * kw else conv_row_more
+    return form(x, kernel, padding)
 
 
 def _conv_cpu_forward(x, kernel, padding):
@@ -294,12 +272,12 @@ class Upsample(nnx.Module):
         self, x: Float[Array, "f h w i"], size: tuple[int, int] | None = None
     ) -> Float[Array, "f H W o"]:
         """The larger frames; `size` is their height and width, each 2n or 2n - 1; None: 2n."""
-        _, h, w, _ = x.shape
+        f, h, w, i = x.shape
         size = (2 * h, 2 * w) if size is None else size
-        if size == (2 * h, 2 * w):
+        if size == (2 * h, 2 * w) and f * h * w >= FEW_PIXELS:
             return self._doubled(x)
-        large = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-        return self.conv(large[:, : size[0], : size[1]])
+        large = jnp.broadcast_to(x[:, :, None, :, None], (f, h, 2, w, 2, i))
+        return self.conv(large.reshape(f, 2 * h, 2 * w, i)[:, : size[0], : size[1]])
 
     def _doubled(self, x: Float[Array, "f h w i"]) -> Float[Array, "f h*2 w*2 o"]:
         """Computed at the small size: 4/9 of the operations, and exact.
@@ -308,12 +286,31 @@ class Upsample(nnx.Module):
         of the four pixels of a square is a 2x2 convolution with its own sums of kernel entries.
         """
         dtype = self.conv.dtype
-        f, h, w, i = x.shape
-        kernels = jnp.einsum("apr,bqs,rsio->pqiabo", SUMS, SUMS, self.conv.kernel[...])
-        o = kernels.shape[-1]
-        kernels = kernels.reshape(2, 2, i, 4 * o).astype(dtype)
+        f, h, w, _ = x.shape
+        kernels = _kernels_of_square(self.conv.kernel[...].astype(jnp.float32)).astype(dtype)
+        o = kernels.shape[-1] // 4
         y = conv(x.astype(dtype), kernels, Padding(1, 1, 1, 1)).reshape(f, h + 1, w + 1, 2, 2, o)
         squares = [[y[:, a : a + h, b : b + w, a, b] for b in (0, 1)] for a in (0, 1)]
         rows = [jnp.stack(pair, axis=3) for pair in squares]  # f h w b o
         y = jnp.stack(rows, axis=2).reshape(f, 2 * h, 2 * w, o)  # f h a w b o
         return y + self.conv.bias[...].astype(dtype).reshape(1, 1, 1, -1)
+
+
+def _kernels_of_square(kernel: Float[Array, "3 3 i o"]) -> Float[Array, "2 2 i 4*o"]:
+    """The 2x2 kernels of the four pixels that each small pixel becomes, side by side."""
+    parts = [[_halves(columns) for columns in rows] for rows in _halves(kernel)]  # [a][p][b][q]
+    square = [(a, b) for a in (0, 1) for b in (0, 1)]
+    beside = [
+        [jnp.concatenate([parts[a][p][b][q] for a, b in square], -1) for q in (0, 1)]
+        for p in (0, 1)
+    ]
+    return jnp.stack([jnp.stack(row) for row in beside])
+
+
+def _halves(kernel):
+    """For the first and the second row of a doubled pixel, what the two small rows in reach meet.
+
+    The first row sees the pixel above it and, twice, its own; the second its own and the next.
+    """
+    above, here, below = kernel
+    return (above, here + below), (above + here, below)

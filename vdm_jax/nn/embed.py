@@ -29,8 +29,8 @@ def timestep_embedding(x: Float[Array, "*batch"], width: int) -> Float[Array, "*
 
     Vaswani et al. 2017, section 3.5. `width` is even.
     """
-    half = np.arange(width // 2, dtype=np.float32) / np.float32(width // 2)
-    frequencies = np.exp(np.float32(-math.log(10_000)) * half)
+    exponents = np.float32(-math.log(10_000)) * np.arange(width // 2, dtype=np.float32)
+    frequencies = np.exp(exponents / np.float32(width // 2))
     angles = x[..., None].astype(jnp.float32) * frequencies.reshape((1,) * x.ndim + (-1,))
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 

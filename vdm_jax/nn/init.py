@@ -21,15 +21,24 @@ Initializer = Callable[..., Array]
 TRUNCATED_STD = 0.87962566103423978  # of a unit normal cut at two standard deviations
 
 
-def counted(rngs: nnx.Rngs) -> nnx.Rngs:
-    """New keys for parameters, from the next of `rngs`, that are counted by the host.
+class Stream(nnx.RngStream):
+    """NNX's stream of keys, which replaces its count instead of writing into it.
 
-    A count that is traced slows the building of an abstract model with the square of the number
-    of its weights, a large one to half a minute: NNX asks it for its sharding at every key, and
-    JAX answers with an error that names all that was traced before.
+    Where a count is traced, NNX asks it for its sharding at every write, and JAX answers with an
+    error that names all that was traced before: to build an abstract model takes a time that
+    grows with the square of the number of its weights, half a minute for a large one.
     """
-    keys = nnx.Rngs(params=rngs.params())
-    keys.params.count.set_value(np.zeros((), np.uint32))
+
+    def __call__(self) -> Array:
+        key = jax.random.fold_in(self.key[...], self.count[...])
+        self.count.set_value(self.count[...] + 1)
+        return key
+
+
+def streamed(rngs: nnx.Rngs) -> nnx.Rngs:
+    """New keys for the parameters of a large model, from the next of `rngs`; see `Stream`."""
+    keys: Any = nnx.Rngs(params=rngs.params())
+    keys.params = Stream(keys.params.key[...], tag="params")
     return keys
 
 

@@ -23,6 +23,7 @@ from vdm_jax.nn.resblock import Blend
 
 EXPANSION = 4  # width of a feed-forward layer's hidden features, in widths of the input
 LAYER_NORM_EPS = 1e-5
+HELD = 128 << 20  # bytes that a layer holds on CPU before it works on a few sequences at a time
 
 
 class Attention(nnx.Module):
@@ -101,8 +102,30 @@ class FeedForward(nnx.Module):
         )
 
     def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
-        value, gate = jnp.split(self.proj(x), 2, axis=-1)
+        value, gate = for_platform(HALVES)(self.proj, x)
         return self.out(value * jax.nn.gelu(gate, approximate=False))
+
+
+def split_after(linear, x):
+    """Both halves of linear(x) by one matrix product."""
+    return tuple(jnp.split(linear(x), 2, axis=-1))
+
+
+def split_before(linear, x):
+    """By one matrix product each: XLA's CPU compiler is slow to read halves of rows.
+
+    It copies the halves of the kernel, so that this pays where x is larger.
+    """
+    kernel, bias = linear.kernel[...].astype(linear.dtype), linear.bias[...].astype(linear.dtype)
+    if kernel.size > x.size:
+        return split_after(linear, x)
+    x, bias = x.astype(linear.dtype), bias.reshape((1,) * (x.ndim - 1) + (-1,))
+    halves = zip(jnp.split(kernel, 2, axis=-1), jnp.split(bias, 2, axis=-1), strict=True)
+    value, gate = (x @ k + b for k, b in halves)
+    return value, gate
+
+
+HALVES = {"cpu": split_before, "gpu": split_after, "tpu": split_after}
 
 
 class SpaceBlock(nnx.Module):
@@ -129,9 +152,7 @@ class SpaceBlock(nnx.Module):
         self, x: Float[Array, "b r s c"], context: Float[Array, "b l d"]
     ) -> Float[Array, "b r s c"]:
         b, r, s, c = x.shape
-        heads, head_size, _ = self.attn1.to_out.kernel.shape
-        scores = 4 * s * heads * (4 * head_size + 2 * s)  # bytes of one sequence
-        x = _by_sequence(self._mixed, x, scores)
+        x = _by_sequence(self._mixed, x, 4 * 4 * s * c)  # queries, keys, values and their mean
         flat = self.norm2(x).reshape(b, r * s, c)
         received = self.attn2(flat, context)
         x = x + received.reshape(b, *((1, 1) if received.shape[1] == 1 else (r, s)), c)
@@ -171,8 +192,8 @@ def _added(layer, norm, x):
 
 
 def _by_sequence(layer, x, bytes_each):
-    """layer(x), on CPU a few sequences "s c" at a time, so that their features stay in cache."""
-    return for_platform(TILING)(lambda x, _: layer(x), x, None, bytes_each)
+    """layer(x), on CPU a few sequences "s c" at a time where all of them would take much memory."""
+    return for_platform(TILING)(lambda x, _: layer(x), x, None, bytes_each, HELD)
 
 
 def _layer_norm(width, *, dtype, rngs):

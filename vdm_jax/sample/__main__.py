@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +16,9 @@ from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.transform import centre_crop
 from vdm_jax.nn.pieces import Chunked
-from vdm_jax.sample import load
-from vdm_jax.sample.pipeline import Dtype, Pipeline
+from vdm_jax.sample import load, room
+from vdm_jax.sample.pipeline import Dtype, Pipeline, default_dtype
+from vdm_jax.tasks.stable_video import StableVideo
 from vdm_jax.tasks.task import Task, tuned
 
 PROG = "python -m vdm_jax.sample"
@@ -90,12 +91,22 @@ def main(args: Sequence[str]) -> int:
     task = tuned(config.task, settings)
     pictures = _pictures(request, task)
     paths = _paths(request)
+    mesh = request.mesh.build()
+    dtype = request.dtype or default_dtype()
+    batch_size = min(len(paths), DRAW_BATCH)
+    if isinstance(task, StableVideo):
+        if request.decode_chunk_size is None:
+            chunk = room.chunk_that_fits(task, config.model, mesh, dtype)
+            settings["decoding"] = Chunked(chunk)
+            task = replace(task, decoding=settings["decoding"])
+        batch_size = room.batch_that_fits(task, config.model, mesh, dtype, batch_size)
+        print(room.announced(task, config.model, mesh, dtype, len(paths)), flush=True)
     with tqdm(desc="loading the model", unit=" evaluations", leave=False) as bar:
         pipeline = Pipeline(
             request.model,
-            dtype=request.dtype,
-            mesh=request.mesh.build(),
-            batch_size=min(len(paths), DRAW_BATCH),
+            dtype=dtype,
+            mesh=mesh,
+            batch_size=batch_size,
             on_step=bar.update,
             **settings,
         )

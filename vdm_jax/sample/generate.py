@@ -75,8 +75,8 @@ class Generator:
         return np.concatenate([np.asarray(batch) for batch in batches])[: len(captions)]
 
     def _batches(self, params, captions, pictures, seed, given):
-        arrays = {**self._task.request(self._model, captions, pictures), **given}
-        arrays["row"] = np.arange(len(captions), dtype=np.int32)
+        rows = {"row": np.arange(len(captions), dtype=np.int32)}
+        arrays = {**rows, **self._task.request(self._model, captions, pictures), **given}
         key = jax.random.key(seed)
         for start in range(0, len(captions), self.batch_size):
             rows = _rows(arrays, start, self.batch_size)

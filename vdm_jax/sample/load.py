@@ -8,6 +8,7 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
+from vdm_jax.conditioning.text import CLIPTextEncoderConfig
 from vdm_jax.core import checkpoint
 from vdm_jax.core import config as configs
 from vdm_jax.core import mesh as meshes
@@ -35,10 +36,18 @@ def describe(directory: Path) -> Described:
     """
     if not directory.is_dir():
         raise Refusal(f"--model {directory} is no directory; give that of a run or of a model")
-    config = configs.from_json(checkpoint.load_config(directory))
+    config: Any = configs.from_json(checkpoint.load_config(directory))
     if not isinstance(config, Described):
         raise Refusal(f"{directory} holds a {type(config).__name__}, which describes no model")
-    return config
+    return _at(config, directory)
+
+
+def _at(config: Any, directory: Path) -> Described:
+    """The config, with the tokenizer that lies beside the weights."""
+    if not isinstance(config.model.text, CLIPTextEncoderConfig):
+        return config
+    text = config.model.text.at(directory)
+    return replace(config, model=replace(config.model, text=text))
 
 
 def in_dtype(part: Part, dtype: str) -> Part:

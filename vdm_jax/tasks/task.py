@@ -177,16 +177,18 @@ def tuned(task: Task, settings: Mapping[str, Any]) -> Task:
 
     Raises Refusal naming a setting that this task does not have.
     """
+    changed: Any = task
     for name, value in settings.items():
-        owners = {part: getattr(task, part) for part in ("video", "sampling")}
-        if name in _names(task):
-            task = replace(task, **{name: value})  # type: ignore[type-var]
+        if name in _names(changed):
+            changed = replace(changed, **{name: value})
             continue
-        found = next((part for part, owner in owners.items() if name in _names(owner)), None)
-        if found is None:
+        parts = ("video", "sampling")
+        owner = next((part for part in parts if name in _names(getattr(changed, part))), None)
+        if owner is None:
             raise Refusal(f"{type(task).__name__} has no setting {name}")
-        task = replace(task, **{found: replace(owners[found], **{name: value})})  # type: ignore
-    return task
+        tuned_part = replace(getattr(changed, owner), **{name: value})
+        changed = replace(changed, **{owner: tuned_part})
+    return changed
 
 
 def _names(part: Any) -> set[str]:
