@@ -132,7 +132,7 @@ def loaded(args):
     from flax import nnx
     from safetensors import safe_open
 
-    from vdm_jax.convert.rules import moves, refuse
+    from vdm_jax.convert.rules import Table, moves, refuse
     from vdm_jax.convert.unet import UNET
     from vdm_jax.core.mesh import build_abstract
     from vdm_jax.models.svd_unet import SVDUNetConfig
@@ -146,7 +146,7 @@ def loaded(args):
     }
     with safe_open(args.folder / "weights.safetensors", "np") as file:
         theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        ready, wrong = moves(theirs, {k: v.shape for k, v in variables.items()}, UNET)
+        ready, wrong = moves(theirs, {k: v.shape for k, v in variables.items()}, Table(UNET))
         refuse("the two networks", wrong)
         for move in ready:
             weight = move.layout.bring(file.get_tensor(move.theirs), move.our_shape)
@@ -174,7 +174,9 @@ def _jax_blocks(model, shape, given):
     embed, context = given["embed"], given["context"]
     for level in range(3):
         x = given[f"level {level}"]
-        resnet, transformer = (getattr(model.down[level], n)[1] for n in ("resnets", "transformers"))
+        resnet, transformer = (
+            getattr(model.down[level], n)[1] for n in ("resnets", "transformers")
+        )
         _, t, h, w, c = x.shape
         pixels = x.reshape(1, t, h * w, c)
         layers = (

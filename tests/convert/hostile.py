@@ -230,7 +230,7 @@ def _payloads(folder: Path, _: random.Random) -> Group:
         (): "sys:modules __main__:x collections:OrderedDict.__init__ unpickle:main"
         " collections:OrderedDict.fromkeys torch._utils:_rebuild_tensor_v2.__globals__"
         " torch._utils:_rebuild_device_tensor_from_numpy _codecs:encode.__self__ antigravity:x"
-        " vdm_jax.convert.unpickle:main ensurepip:main pip._internal:main"
+        " vdm_jax.convert.read.unpickle:main ensurepip:main pip._internal:main"
         " сollections:OrderedDict collections.:OrderedDict",
     }
     flat = [(path, args) for args, paths in calls.items() for path in paths.split()]

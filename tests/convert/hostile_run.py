@@ -19,8 +19,8 @@ import forge
 import hostile
 import numpy as np
 
-from vdm_jax.convert import sandbox
-from vdm_jax.convert.source import open_component, open_source
+from vdm_jax.convert.read import sandbox
+from vdm_jax.convert.read.source import open_component, open_source
 
 HARMLESS = ("object.__getattr__", "os.listdir", "os.scandir", "sys._getframe", "builtins.id",
             "gc.", "cpython.", "time.sleep",

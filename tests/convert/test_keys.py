@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vdm_jax.convert import architecture, original, plan, rules, single_file
+from vdm_jax.convert import architecture, clip, original, plan, rules, single_file
 from vdm_jax.convert.layout import CONV, FRAMES, LINEAR, LINEAR_OUT, NEGATED, POINT, SAME, VECTOR
+from vdm_jax.convert.read.tensors import TensorInfo
 from vdm_jax.convert.rules import Rule, Table
-from vdm_jax.convert.tensors import TensorInfo
 from vdm_jax.core.arrays import named
 from vdm_jax.core.mesh import build_abstract
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.models.clip_text import CLIPTextConfig
 from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vae import SVD_IMAGE_VAE
 
@@ -184,3 +185,21 @@ def test_numbers_are_plain():
 def test_unused_names_are_exact():
     names = ["first_stage_model.encoder.down.0.block.1.conv1.weight", "first_stage_model.encoder.x"]
     assert list(rules.unused(names, single_file.UNUSED)) == names[:1]
+
+
+@pytest.mark.parity
+def test_text_tower_is_paired_whole():
+    from transformers import CLIPTextConfig as TheirConfig
+    from transformers import CLIPTextModel
+
+    sizes = {"vocab_size": 50, "max_position_embeddings": 9, "num_hidden_layers": 2}
+    model = CLIPTextModel(
+        TheirConfig(**sizes, hidden_size=8, intermediate_size=12, num_attention_heads=2)
+    )
+    prefix = "" if any(k.startswith("text_model.") for k in model.state_dict()) else "text_model."
+    theirs = {prefix + name: tuple(value.shape) for name, value in model.named_parameters()}
+    config = CLIPTextConfig(vocabulary=50, width=8, hidden=12, layers=2, heads=2, max_tokens=9)
+    built = build_abstract(lambda: config.build(rngs=nnx.Rngs(0)))
+    ours = {k: v.shape for k, v in named(nnx.split(built, nnx.Param)[1]).items()}
+    ready, wrong = rules.moves(theirs, ours, Table(clip.TEXT))
+    assert not wrong and len(ready) == len(theirs)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from convert import forge
 
-from vdm_jax.convert import plain_file, sandbox
-from vdm_jax.convert.source import open_component, open_source
-from vdm_jax.convert.tensors import DTYPES, Limits, count_nonfinite
+from vdm_jax.convert.read import plain_file, sandbox
+from vdm_jax.convert.read.source import open_component, open_source
+from vdm_jax.convert.read.tensors import DTYPES, Limits, count_nonfinite
 from vdm_jax.core.refusal import Refusal
 
 HERE = Path(__file__).parent
@@ -337,7 +337,7 @@ def test_mutated_pickles_never_break_their_reader():
     script = (
         f"import sys, random; sys.path[:0] = [{str(HERE)!r}]\n"
         "import forge, importlib.util\n"
-        "from vdm_jax.convert import sandbox\n"
+        "from vdm_jax.convert.read import sandbox\n"
         "spec = importlib.util.spec_from_file_location('alone', sandbox.SCRIPT)\n"
         "alone = importlib.util.module_from_spec(spec); spec.loader.exec_module(alone)\n"
         "rng, seen = random.Random(5), set()\n"

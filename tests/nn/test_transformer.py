@@ -11,6 +11,8 @@ from vdm_jax.nn.transformer import (
     SpaceBlock,
     SpaceTimeTransformer,
     TimeBlock,
+    split_after,
+    split_before,
 )
 
 SIZES = {"dtype": "float32"}
@@ -64,6 +66,18 @@ def test_one_token_is_many_equal_ones(key):
     full = layer(x, jnp.broadcast_to(context, (2, 3, 5)))
     assert layer(x, context).shape == (2, 1, 8)
     np.testing.assert_allclose(full, np.broadcast_to(layer(x, context), x.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [5, 500])
+def test_halves_are_the_same_by_one_product_and_by_two(key, rows):
+    """Fewer and more entries than the kernel has."""
+    with unplaced():
+        linear = nnx.Linear(8, 12, dtype="bfloat16", rngs=nnx.Rngs(0))
+    linear.bias[...] = jnp.arange(12.0)
+    x = jax.random.normal(key, (rows, 8))
+    for a, b in zip(split_before(linear, x), split_after(linear, x), strict=True):
+        assert a.dtype == b.dtype == jnp.bfloat16
+        np.testing.assert_allclose(a.astype("float32"), b.astype("float32"), atol=0.05)
 
 
 def test_one_token_computes_no_scores(key):

@@ -20,8 +20,8 @@ from typing import Literal
 from tqdm import tqdm
 
 from vdm_jax.convert import export, original, plan
-from vdm_jax.convert.plain_file import sha256
 from vdm_jax.convert.plan import Dtype, Plan
+from vdm_jax.convert.read.plain_file import sha256
 from vdm_jax.core import checkpoint, command
 from vdm_jax.core import config as configs
 from vdm_jax.core.refusal import Refusal

@@ -17,8 +17,8 @@ from vdm_jax.convert import architecture, safetensors_writer
 from vdm_jax.convert.layout import Layout, Shape
 from vdm_jax.convert.original import CONFIG_FILES, INDEX, PARTS, PIPELINE, PREPROCESSOR
 from vdm_jax.convert.plan import TABLE, Dtype, Progress, in_dtype, shapes_of
+from vdm_jax.convert.read.tensors import DTYPES, count_nonfinite
 from vdm_jax.convert.safetensors_writer import Entry
-from vdm_jax.convert.tensors import DTYPES, count_nonfinite
 from vdm_jax.core import manifest, storage
 from vdm_jax.core.checkpoint import Stored, check_new, stored_weights
 from vdm_jax.core.refusal import Refusal

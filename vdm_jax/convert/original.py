@@ -15,10 +15,10 @@ import numpy as np
 
 from vdm_jax.conditioning.image import CLIP_MEAN, CLIP_STD
 from vdm_jax.convert import inferred, rules, single_file
-from vdm_jax.convert.plain_file import PlainFile
-from vdm_jax.convert.safetensors_file import parsed
-from vdm_jax.convert.source import open_component, open_source
-from vdm_jax.convert.tensors import Source, TensorInfo
+from vdm_jax.convert.read.plain_file import PlainFile
+from vdm_jax.convert.read.safetensors_file import parsed
+from vdm_jax.convert.read.source import open_component, open_source
+from vdm_jax.convert.read.tensors import Source, TensorInfo
 from vdm_jax.core.refusal import Refusal
 
 PARTS = ("unet", "vae", "image_encoder")

@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 from vdm_jax.convert import architecture, clip, unet, vae
 from vdm_jax.convert.layout import Layout
 from vdm_jax.convert.original import Original
+from vdm_jax.convert.read.tensors import DTYPES, count_nonfinite
 from vdm_jax.convert.rules import Move, Table, moves, refuse, rules, under
-from vdm_jax.convert.tensors import DTYPES, count_nonfinite
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.arrays import named
 from vdm_jax.core.deferred import Deferred

@@ -26,9 +26,9 @@ LANES = 128  # splash attention works on blocks in multiples of these
 BLOCK = 1024  # longest block of splash attention: a tile of 4 MB of scores in fast memory
 KERNEL_BATCH = 1 << 16  # cuDNN counts the sequences of a batch in 16 bits
 TILE = 128 << 20  # bytes of scores that an accelerator holds at once
-CACHE = 4 << 20  # bytes of scores that a CPU works on without going to memory
-WHOLE = 24 << 20  # a CPU's scores up to here are faster at once than in tiles
-ROWS = 256  # queries of a tile on CPU, at least: fewer make its matrix products slow
+CACHE = 2 << 20  # bytes of scores that a CPU works on without going to memory
+WHOLE = 8 << 20  # a CPU's scores up to here are faster at once than in tiles
+ROWS = 128  # queries of a tile on CPU, at least: fewer make its matrix products slow
 
 
 def attend_einsum(q, k, v, bias, mask):

@@ -14,10 +14,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from vdm_jax.convert import safetensors_file, tensors, torch_file
-from vdm_jax.convert.plain_file import PlainFile
-from vdm_jax.convert.safetensors_file import SafetensorsFile
-from vdm_jax.convert.tensors import Limits, Source, TensorInfo
+from vdm_jax.convert.read import safetensors_file, tensors, torch_file
+from vdm_jax.convert.read.plain_file import PlainFile
+from vdm_jax.convert.read.safetensors_file import SafetensorsFile
+from vdm_jax.convert.read.tensors import Limits, Source, TensorInfo
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.sniff import reason
 

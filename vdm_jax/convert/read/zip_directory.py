@@ -9,8 +9,8 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from vdm_jax.convert.plain_file import PlainFile
-from vdm_jax.convert.tensors import Limits, clipped
+from vdm_jax.convert.read.plain_file import PlainFile
+from vdm_jax.convert.read.tensors import Limits, clipped
 from vdm_jax.core.refusal import Refusal
 
 _END = struct.Struct("<4s4H2IH")

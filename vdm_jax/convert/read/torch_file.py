@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vdm_jax.convert import sandbox, tensors, zip_directory
-from vdm_jax.convert.plain_file import PlainFile
-from vdm_jax.convert.sandbox import Row
-from vdm_jax.convert.tensors import DTYPES, Limits, TensorInfo
-from vdm_jax.convert.zip_directory import Member
+from vdm_jax.convert.read import sandbox, tensors, zip_directory
+from vdm_jax.convert.read.plain_file import PlainFile
+from vdm_jax.convert.read.sandbox import Row
+from vdm_jax.convert.read.tensors import DTYPES, Limits, TensorInfo
+from vdm_jax.convert.read.zip_directory import Member
 from vdm_jax.core.refusal import Refusal
 
 LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e80024de903")

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from vdm_jax.convert import tensors
-from vdm_jax.convert.plain_file import PlainFile
-from vdm_jax.convert.tensors import Limits, TensorInfo
+from vdm_jax.convert.read import tensors
+from vdm_jax.convert.read.plain_file import PlainFile
+from vdm_jax.convert.read.tensors import Limits, TensorInfo
 from vdm_jax.core.refusal import Refusal
 
 METADATA = "__metadata__"

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from vdm_jax.convert.tensors import DTYPES, Limits, clipped
+from vdm_jax.convert.read.tensors import DTYPES, Limits, clipped
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.sniff import reason
 

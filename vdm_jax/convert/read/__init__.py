@@ -1,0 +1,1 @@
+"""Weight files of others, read without running any of them: safetensors and torch."""
