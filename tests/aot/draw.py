@@ -4,19 +4,11 @@
 
 prints the bytes that the compiled program takes, of which temporary, and those of the estimate, as
 JSON. PLATFORM is a TPU topology ("v5e:2x2", of which one chip is used) or "h100". Needs libtpu or
-JAX's CUDA plugin, but neither TPU nor GPU.
+JAX's CUDA plugin, but neither TPU nor GPU; its environment is that of `test_memory.compiled`.
 """
 
 import json
-import os
 import sys
-
-os.environ.update(
-    JAX_PLATFORMS="cpu",
-    JAX_EXEC_TIME_OPTIMIZATION_EFFORT="-1",  # several times faster, and takes no less memory
-    TPU_SKIP_MDS_QUERY="1",
-    TPU_WORKER_HOSTNAMES="localhost",
-)
 
 import jax
 import jax.numpy as jnp

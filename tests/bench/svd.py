@@ -20,24 +20,19 @@ How to read the table: a ratio is our time in theirs, below 1 is faster. On a ma
 other work the minima say more than the medians. `differ` is the relative L2 distance of the two
 outputs. A bar is what issue 3 asks for; "missed" is judged on the better of both ratios. The
 compile times are of tracing, lowering and XLA together, first without and then with its
-persistent cache; the peak of ours is that of the process that reads the cache.
+persistent cache. The peaks are those of whole processes while they run, without what they held
+only to get ready.
 """
 
 import argparse
-import contextlib
-import json
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-ALLOCATOR = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368:"
-ALLOCATOR += "glibc.malloc.top_pad=268435456"
+import svd_clip
+from side_by_side import HEADER, Calls, Row, Worker, add_options, measure, serve, verdict
+
 CONTEXT_WIDTH = 1024
 C_NOISE, VEC = 0.3, (6.0, 127.0, 0.02)
 
@@ -66,7 +61,6 @@ BLOCKS = (
     "temporal transformer block",
     "whole transformer",
 )
-Calls = dict[str, Callable[[], Any]]
 
 
 def arrays(shape):
@@ -298,123 +292,6 @@ def _torch_blocks(model, given):
 WORKERS = {"ours": jax_worker, "theirs": torch_worker}
 
 
-def work(args):
-    """Serve one library: a line in names a call and how often, a line out tells its times."""
-    import numpy as np
-
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints goes to stderr
-
-    def answer(what):
-        print(json.dumps(what), file=answers, flush=True)
-
-    description, calls = WORKERS[args.worker](args)
-    answer(description | {"calls": list(calls)})
-    for line in sys.stdin:
-        kind, name, count = line.rstrip("\n").split("\t")
-        if kind == "save":
-            np.save(args.folder / f"{args.worker}.npy", calls[name]())
-            answer(None)
-        elif kind == "peak":
-            answer(_peak())
-        else:
-            answer(_timed(calls[name], int(count), args.boost))
-
-
-def _timed(call, count, boost):
-    times = []
-    with _favoured() if boost else contextlib.nullcontext():
-        for _ in range(count):
-            begun = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - begun)
-    return times
-
-
-@contextlib.contextmanager
-def _favoured():
-    """Linux's scheduler prefers this session's processes for a while."""
-    group = Path("/proc/self/autogroup")
-    group.write_text("-20")
-    try:
-        yield
-    finally:
-        group.write_text("0")
-
-
-def _peak():
-    """Most memory that this process ever held, in bytes."""
-    line = next(a for a in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in a)
-    return 1024 * int(line.split()[1])
-
-
-class Worker:
-    """One library in a process of its own."""
-
-    def __init__(self, name: str, shape: str, folder: Path, args: argparse.Namespace):
-        cpus = sorted(os.sched_getaffinity(0))[: args.threads]
-        environment = os.environ | {
-            "GLIBC_TUNABLES": ALLOCATOR,
-            "OMP_NUM_THREADS": str(args.threads),
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "xla"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
-        command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
-        self.process = subprocess.Popen(
-            [*command, "--shape", shape, "--folder", str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-        )
-        self.told = self._answer()
-
-    def ask(self, kind: str, name: str = "", count: int = 1) -> Any:
-        print(kind, name, count, sep="\t", file=self.process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a worker ended with code {self.process.wait()}")
-        return json.loads(line)
-
-    def stop(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-
-
-class Row(NamedTuple):
-    """One line of the table; times in seconds."""
-
-    what: str
-    ours: list[float]
-    theirs: list[float]
-    bar: float | None = None
-
-    def __str__(self):
-        def ms(of):
-            return f"{1e3 * of(self.ours):.1f} | {1e3 * of(self.theirs):.1f}"
-
-        ratios = [of(self.ours) / of(self.theirs) for of in (statistics.median, min)]
-        verdict = "" if self.bar is None else _verdict(min(ratios), self.bar)
-        medians, minima = (f"{ratio:.2f}" for ratio in ratios)
-        times = f"{ms(statistics.median)} | {ms(min)}"
-        return f"| {self.what} | {times} | {medians} | {minima} | {verdict} |"
-
-
-HEADER = (
-    "| | ours, median ms | theirs | ours, min ms | theirs | ratio of medians | of minima | bar |",
-    "|---" * 8 + "|",
-)
-
-
-def _verdict(value, bar):
-    return f"{bar:g} {'held' if value <= bar else 'missed'}"
-
-
 def compared(workers: dict[str, Worker], folder: Path, name: str) -> str:
     """The relative L2 distance of two outputs, and whether it is within the bar."""
     import numpy as np
@@ -423,20 +300,7 @@ def compared(workers: dict[str, Worker], folder: Path, name: str) -> str:
         worker.ask("save", name)
     ours, theirs = (np.load(folder / f"{side}.npy").astype(float) for side in WORKERS)
     distance = np.linalg.norm(ours.reshape(theirs.shape) - theirs) / np.linalg.norm(theirs)
-    return f"{distance:.1e} ({_verdict(distance, BARS['differ'])})"
-
-
-def measure(workers: dict[str, Worker], names: list[str], rounds: int) -> dict[str, Any]:
-    """times[call][library], the libraries taking turns; the first round warms up."""
-    times = {name: {side: [] for side in workers} for name in names}
-    for turn in range(rounds + 1):
-        for name, by_side in times.items():
-            for side, worker in workers.items():
-                if name in worker.told["calls"]:
-                    took = worker.ask("time", name)
-                    by_side[side] += took if turn else []
-                    time.sleep(0.05)  # let the other's threads stop spinning
-    return times
+    return f"{distance:.1e} ({verdict(distance, BARS['differ'])})"
 
 
 def network(shape: str, folder: Path, args: argparse.Namespace) -> None:
@@ -461,11 +325,11 @@ def network(shape: str, folder: Path, args: argparse.Namespace) -> None:
     print(f"  outputs differ by {differ.pop('forward')}")
     for when, worker in (("first", begun), ("from the cache", ours)):
         took, bar = worker.told["compiling"], COMPILE_BARS[when]
-        print(f"  compiling, {when}: {took:.1f} s ({_verdict(took, bar)})")
+        print(f"  compiling, {when}: {took:.1f} s ({verdict(took, bar)})")
     ratio = peaks[0] / peaks[1]
     print(
         f"  peak memory: ours {peaks[0] / 1e9:.2f} GB, theirs {peaks[1] / 1e9:.2f} GB: "
-        f"{ratio:.2f} ({_verdict(ratio, BARS['memory'])}); temporary arrays of our program "
+        f"{ratio:.2f} ({verdict(ratio, BARS['memory'])}); temporary arrays of our program "
         f"{ours.told['temporary'] / 1e9:.2f} GB"
     )
     print(*HEADER, sep="\n")
@@ -478,22 +342,23 @@ def network(shape: str, folder: Path, args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for option in ("quick", "blocks", "full", "gpu", "modes", "boost"):
+    for option in ("quick", "blocks", "full", "gpu", "modes"):
         parser.add_argument(f"--{option}", action="store_true")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
-    parser.add_argument("--shape", choices=SHAPES, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--trace", metavar="FOLDER")
+    add_options(parser)
     args = parser.parse_args()
     args.blocks &= args.shape != "full"
     args.rounds = 2 if args.quick else args.rounds
     if args.worker:
-        work(args)
+        serve(args, svd_clip.WORKERS if args.gpu else WORKERS)
         return
-    for shape in ("quarter", "full") if args.full else ("quarter",):
-        with tempfile.TemporaryDirectory(prefix="svd_bench_") as folder:
-            network(shape, Path(folder), args)
+    with tempfile.TemporaryDirectory(prefix="svd_bench_") as folder:
+        if args.gpu:
+            svd_clip.clip(Path(folder), args)
+            return
+        network("quarter", Path(folder), args)
+        if args.full:
+            network("full", Path(folder), args)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from reference.stable_video import Sizes, picture, pipeline
 
 from vdm_jax.convert.__main__ import main as convert
 from vdm_jax.core.mesh import MeshConfig
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.video import read
+from vdm_jax.sample.__main__ import main as sample
 from vdm_jax.sample.pipeline import Pipeline
 
 pytestmark = pytest.mark.parity
@@ -20,7 +23,11 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+EACH = pytest.mark.parametrize("models", CASES, indirect=True, scope="module")
+FIRST = pytest.mark.parametrize("models", ["two levels"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def models(request, tmp_path_factory):
     """(diffusers' pipeline, the folder of the same model, converted)."""
     folder = tmp_path_factory.mktemp("models")
@@ -45,7 +52,7 @@ def noises(theirs, count, frames, height, width, seed):
     return latents.astype(np.float32), pixels.transpose(0, 2, 3, 1)
 
 
-def compared(models, pictures, *, seed=3, frames=3, height=32, width=48, chunk=2, **settings):
+def compared(models, pictures, *, seed=3, frames=3, height=32, width=48, **settings):
     """Relative distance of the frames, by both ways, from the same noise."""
     theirs, folder = models
     latents, pixels = noises(theirs, len(pictures), frames, height, width, seed)
@@ -69,15 +76,61 @@ def compared(models, pictures, *, seed=3, frames=3, height=32, width=48, chunk=2
     return distance(frames_of_ours, frames_of_theirs.permute(0, 1, 3, 4, 2).numpy())
 
 
-def test_a_picture_of_another_size_and_guidance(models):
+@FIRST
+def test_a_picture_of_another_size(models):
     assert compared(models, [picture(41, 50, 0)]) <= 1e-4
 
 
+@FIRST
 def test_without_guidance(models):
     one = {"min_guidance_scale": 1.0, "max_guidance_scale": 1.0}
     assert compared(models, [picture(32, 48, 1)], **one) <= 1e-4
 
 
-def test_two_pictures_and_much_noise_on_them(models):
+@EACH
+def test_two_pictures_larger_than_the_video_and_much_noise_on_them(models):
     settings = {"noise_aug_strength": 0.7, "motion_bucket_id": 30, "max_guidance_scale": 2.5}
     assert compared(models, [picture(60, 90, 2), picture(60, 90, 3)], **settings) <= 1e-4
+
+
+@FIRST
+def test_the_command_says_what_it_takes_and_writes_a_video_of_each_picture(
+    models, tmp_path, monkeypatch, capsys
+):
+    _, folder = models
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(picture(41, 50, len(name))).save(name)
+    args = ["--model", str(folder), "--image", "a.png", "b.png", "--output", "out.mp4"]
+    args += ["--num-frames", "3", "--height", "32", "--width", "48", "--num-steps", "2"]
+    assert sample([*args, "--fps", "5", "--motion-bucket-id", "60"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [
+        f"{n}: 50x41 cropped to 50x33, the shape of the video" for n in ("a.png", "b.png")
+    ]
+    assert said[2].startswith("3 frames of 48x32 in 2 steps, in float32: about 0.")
+    for number in (0, 1):
+        assert read(f"out_{number}.mp4").frames.shape == (3, 32, 48, 3)
+
+
+@FIRST
+@pytest.mark.parametrize(
+    ("args", "wanted"),
+    [
+        (["--height", "16384", "--width", "16384"], r"GB of memory, there are .* fit$"),
+        (["--guidance-scale", "3"], "no setting guidance_scale"),
+        (["--prompt", "a cat"], "without captions"),
+        (["--motion-bucket-id", "-5"], "motion_bucket_id is -5"),
+        (["--decode-chunk-size", "0"], "at least 1"),
+        (["--num-frames", "0"], "at least 1"),
+        (["--mesh.context", "3"], "8 devices"),
+    ],
+)  # fmt: skip
+def test_requests_that_cannot_be_met_are_refused_before_anything_compiles(
+    models, tmp_path, monkeypatch, args, wanted
+):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(picture(41, 50, 0)).save("a.png")
+    with pytest.raises(Refusal, match=wanted):
+        sample(["--model", str(models[1]), "--image", "a.png", "--output", "out.mp4", *args])
+    assert not (tmp_path / "out.mp4").exists()

@@ -23,7 +23,7 @@ from vdm_jax.nn.resblock import Blend
 
 EXPANSION = 4  # width of a feed-forward layer's hidden features, in widths of the input
 LAYER_NORM_EPS = 1e-5
-HELD = 128 << 20  # bytes that a layer holds on CPU before it works on a few sequences at a time
+HELD = 16 << 20  # bytes that a layer holds on CPU before it works on a few sequences at a time
 
 
 class Attention(nnx.Module):

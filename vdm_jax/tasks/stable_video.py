@@ -65,8 +65,8 @@ class FramewiseSampling:
 
     sampler: Sampler = Euler()
     num_steps: int = 25
-    min_guidance_scale: float = 1.0
-    max_guidance_scale: float = 3.0
+    min_guidance_scale: float | int = 1.0
+    max_guidance_scale: float | int = 3.0
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -96,8 +96,8 @@ class StableVideo:
     process: Process = PROCESS
     video: VideoShape = VideoShape(num_frames=25, height=576, width=1024, fps=7.0)
     sampling: FramewiseSampling = FramewiseSampling()
-    motion_bucket_id: float = 127.0
-    noise_aug_strength: float = 0.02
+    motion_bucket_id: float | int = 127
+    noise_aug_strength: float | int = 0.02
     decoding: Pieces = Chunked(8)
     picture_drop: float = 0.15
 

@@ -66,7 +66,7 @@ class VideoShape:
     num_frames: int = 16
     height: int = 64
     width: int = 64
-    fps: float = 8.0
+    fps: float | int = 8.0
 
     def __post_init__(self) -> None:
         if min(self.num_frames, self.height, self.width) < 1 or not 0 < self.fps <= 1000:
