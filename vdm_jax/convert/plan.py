@@ -24,7 +24,7 @@ from vdm_jax.core import mesh as meshes
 from vdm_jax.core.arrays import named
 from vdm_jax.core.deferred import Deferred
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.tasks.task import ModelConfig, Pretrained
+from vdm_jax.tasks.task import ModelConfig, Pretrained, abstract
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -44,14 +44,8 @@ Progress = Callable[[int], object]
 @cache
 def shapes_of(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """The shape of each parameter by its path; allocates nothing."""
-    shapes = {path: leaf.shape for path, leaf in named(abstract(model)).items()}
+    shapes = {path: leaf.shape for path, leaf in named(abstract(model)[1]).items()}
     return MappingProxyType(shapes)
-
-
-def abstract(model: ModelConfig) -> nnx.State:
-    """The parameters as shapes."""
-    built = meshes.build_abstract(lambda: model.build(rngs=nnx.Rngs(0)))
-    return nnx.split(built, nnx.Param)[1]
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ class Plan:
 
     def placed(self, mesh: Mesh, dtype: Dtype, progress: Progress = lambda _: None) -> nnx.State:
         """The parameters on a mesh, each laid out by its logical axes, without a second copy."""
-        empty = abstract(self.pretrained.model)
+        _, empty = abstract(self.pretrained.model)
         shardings = jax.tree.leaves(meshes.shardings(empty, mesh))
         arrays = []
         for move, sharding in zip(self.moves, shardings, strict=True):

@@ -95,12 +95,13 @@ def main(args: Sequence[str]) -> int:
     dtype = request.dtype or default_dtype()
     batch_size = min(len(paths), DRAW_BATCH)
     if isinstance(task, StableVideo):
+        model = load.in_dtype(config.model, dtype)
         if request.decode_chunk_size is None:
-            chunk = room.chunk_that_fits(task, config.model, mesh, dtype)
+            chunk = room.chunk_that_fits(task, model, mesh, dtype)
             settings["decoding"] = Chunked(chunk)
             task = replace(task, decoding=settings["decoding"])
-        batch_size = room.batch_that_fits(task, config.model, mesh, dtype, batch_size)
-        print(room.announced(task, config.model, mesh, dtype, len(paths)), flush=True)
+        batch_size = room.batch_that_fits(task, model, mesh, dtype, batch_size)
+        print(room.announced(task, model, mesh, dtype, len(paths)), flush=True)
     with tqdm(desc="loading the model", unit=" evaluations", leave=False) as bar:
         pipeline = Pipeline(
             request.model,

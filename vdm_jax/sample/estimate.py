@@ -11,20 +11,17 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
-from vdm_jax.core.mesh import build_abstract
 from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vae import VAEConfig
 from vdm_jax.nn.attention_forms import TILE
 from vdm_jax.nn.platform import platform
 from vdm_jax.sample.flops import clip_flops, decoder_flops, encoder_flops, network_flops
-from vdm_jax.tasks.task import ModelConfig
+from vdm_jax.tasks.task import ModelConfig, abstract
 
 STEP = 64  # pixels by which a size is made smaller
 EFFICIENCY = 0.4  # of a device's peak, that a whole clip reaches
@@ -105,11 +102,9 @@ def estimate(model: ModelConfig, setting: Setting, dtype: str) -> Estimate:
     return Estimate(weights, weights + copied + held, flops(model, setting))
 
 
-@cache
 def count_parameters(model: ModelConfig) -> int:
     """Numbers in the weights of all parts."""
-    params = nnx.state(build_abstract(lambda: model.build(rngs=nnx.Rngs(0))), nnx.Param)
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(model)[1]))
 
 
 def flops(model: ModelConfig, setting: Setting) -> float:

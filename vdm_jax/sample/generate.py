@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from vdm_jax.core import mesh as meshes
-from vdm_jax.tasks.task import Around, Arrays, ModelConfig, Pictures, Task, to_bytes
+from vdm_jax.tasks.task import Around, Arrays, ModelConfig, Pictures, Task, abstract, to_bytes
 
 
 class Generator:
@@ -33,9 +33,7 @@ class Generator:
         shards = meshes.batch_shards(mesh)
         self.batch_size = -(-batch_size // shards) * shards
         self._task, self._model, self._mesh = task, model, mesh
-        self._graphdef, _ = nnx.split(
-            meshes.build_abstract(lambda: model.build(rngs=nnx.Rngs(0))), nnx.Param
-        )
+        self._graphdef, _ = abstract(model)
         self._around = _unchanged if on_step is None else _counted(on_step)
         whole = meshes.replicated(mesh)
         self.run = jax.jit(self._generate, out_shardings=whole)

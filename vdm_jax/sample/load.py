@@ -13,7 +13,7 @@ from vdm_jax.core import checkpoint
 from vdm_jax.core import config as configs
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.tasks.task import ModelConfig, Task
+from vdm_jax.tasks.task import ModelConfig, Task, abstract
 
 Part = TypeVar("Part")
 
@@ -63,10 +63,10 @@ def weights(directory: Path, model: ModelConfig, mesh: Mesh, dtype: str) -> nnx.
 
     Raises Refusal if they are missing, damaged, or not those of `model`.
     """
-    _, params = nnx.split(meshes.build_abstract(lambda: model.build(rngs=nnx.Rngs(0))), nnx.Param)
-    abstract = jax.tree.map(
+    _, params = abstract(model)
+    placed = jax.tree.map(
         lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, dtype, sharding=sharding),
         params,
         meshes.shardings(params, mesh),
     )
-    return checkpoint.load_weights(directory, abstract)
+    return checkpoint.load_weights(directory, placed)

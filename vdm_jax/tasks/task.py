@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from vdm_jax.conditioning.text import CLIPTextEncoderConfig, WordEncoderConfig
+from vdm_jax.core.mesh import build_abstract
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser
 from vdm_jax.diffusion.process import Process
@@ -57,6 +59,12 @@ class VideoModel(nnx.Module):
         self.text = None if text is None else text.build(rngs=rngs)
         self.vae = None if vae is None else vae.build(rngs=rngs)
         self.image_encoder = None if encoder is None else encoder.build(rngs=rngs)
+
+
+@cache
+def abstract(model: ModelConfig) -> tuple[nnx.GraphDef[VideoModel], nnx.State]:
+    """What a model is apart from its arrays, and its parameters as shapes; allocates nothing."""
+    return nnx.split(build_abstract(lambda: model.build(rngs=nnx.Rngs(0))), nnx.Param)
 
 
 @dataclass(frozen=True)
