@@ -4,9 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from vdm_jax.core import command
 from vdm_jax.data import film
@@ -113,7 +111,7 @@ def test_sampling_refuses(args, words, capsys):
     assert words in refused(sample.main, args, capsys)
 
 
-def test_sampling_refuses_a_picture_that_is_none(capsys, tmp_path):
+def test_sampling_refuses_a_run_without_weights_and_a_picture_that_is_none(capsys, tmp_path):
     train_args = [*SMOKE, "--print-config"]
     with pytest.raises(SystemExit):
         command.run(train.main, train_args)
@@ -123,10 +121,9 @@ def test_sampling_refuses_a_picture_that_is_none(capsys, tmp_path):
     (run / "config.json").write_text(_config_json())
     (tmp_path / "a.png").write_text("not a picture")
     args = ("--model", run, "--image", tmp_path / "a.png")
-    assert "a.png" in refused(sample.main, args, capsys)
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "b.png")
-    args = ("--model", run, "--image", tmp_path / "b.png")
     assert "no checkpoint" in refused(sample.main, args, capsys)
+    (run / "checkpoints" / "1").mkdir(parents=True)
+    assert "a.png" in refused(sample.main, args, capsys)
 
 
 def test_sampling_refuses_a_config_of_something_else(capsys, tmp_path):

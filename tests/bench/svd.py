@@ -18,7 +18,7 @@ and the peak memory of both processes.
 
 How to read the table: a ratio is our time in theirs, below 1 is faster. On a machine that does
 other work the minima say more than the medians. `differ` is the relative L2 distance of the two
-outputs. A bar is what issue 3 asks for; "missed" is judged on the better of both ratios. The
+outputs. A bar is this project's goal; "missed" is judged on the better of both ratios. The
 compile times are of tracing, lowering and XLA together, first without and then with its
 persistent cache. The peaks are those of whole processes while they run, without what they held
 only to get ready.

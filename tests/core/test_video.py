@@ -79,6 +79,12 @@ def test_round_trip(tmp_path: Path, name: str, bound: float):
     assert list(tmp_path.iterdir()) == [tmp_path / name]  # no temporary file stays
 
 
+@pytest.mark.parametrize("size", [(64, 96), (72, 104), (320, 576)])
+def test_the_same_frames_give_the_same_bytes(size: tuple[int, int]):
+    frames = scene(12, *size)
+    assert len({video.encode(frames, 20, H264(threads=1)) for _ in range(12)}) == 1
+
+
 def test_a_png_folder_is_exact(tmp_path: Path):
     frames = scene(12)
     video.write(tmp_path / "frames", frames, 12.5)

@@ -15,6 +15,7 @@ import fcntl
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -259,6 +260,15 @@ def save_weights(
             raise
 
 
+def check_weights(directory: str | Path) -> None:
+    """Refuse a directory in which no weights lie; does not read them."""
+    directory = Path(directory).absolute()
+    if not (directory / manifest.NAME).exists() and not _steps(directory / "checkpoints"):
+        raise Refusal(
+            f"{directory} is neither a model directory nor a run with weights: it has no checkpoint"
+        )
+
+
 class Stored(NamedTuple):
     """Verified weights on the disk: the folder of arrays, their kinds, and what precedes a name."""
 
@@ -278,6 +288,7 @@ def stored_weights(directory: str | Path) -> Stored:
     model directory is refused.
     """
     directory = Path(directory).absolute()
+    check_weights(directory)
     if (directory / manifest.NAME).exists():
         try:
             body = manifest.verify(directory)
@@ -293,8 +304,7 @@ def stored_weights(directory: str | Path) -> Stored:
             LOG.warning("checkpoint %s is damaged, passed over: %s", folder, reason)
             continue
         return Stored(folder, body["arrays"], "ema/")
-    found = f"none of its {len(steps)} checkpoints is intact" if steps else "it has no checkpoint"
-    raise Refusal(f"{directory} is neither a model directory nor a run with weights: {found}")
+    raise Refusal(f"{directory}: none of its {len(steps)} checkpoints is intact")
 
 
 def load_weights(directory: str | Path, abstract: PyTree) -> PyTree:
@@ -342,8 +352,13 @@ def _opened(directory: Path) -> Any:
 
 
 def _removed(*folders: Path) -> None:
+    """Delete them; where a save failed, its other threads may still write for a moment."""
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+        for _ in range(50):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
+            time.sleep(0.1)
 
 
 def _free_name(path: Path) -> Path:

@@ -32,13 +32,14 @@ class Described(Protocol):
 def describe(directory: Path) -> Described:
     """The config of a model directory or a run directory; runs no config file.
 
-    Raises Refusal if there is none or it describes no model.
+    Raises Refusal if there is none, it describes no model, or no weights lie beside it.
     """
     if not directory.is_dir():
         raise Refusal(f"--model {directory} is no directory; give that of a run or of a model")
     config: Any = configs.from_json(checkpoint.load_config(directory))
     if not isinstance(config, Described):
         raise Refusal(f"{directory} holds a {type(config).__name__}, which describes no model")
+    checkpoint.check_weights(directory)
     return _at(config, directory)
 
 
