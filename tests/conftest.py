@@ -3,6 +3,7 @@
 XLA compiles without optimisation, which halves the time of the suite: the programs are tiny.
 """
 
+import gc
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -18,6 +19,8 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+gc.set_threshold(100_000, 50, 50)  # tracing makes many objects, nearly none of them garbage
 
 
 @pytest.fixture

@@ -139,8 +139,8 @@ def test_stochastic_samples_have_the_moments_of_the_data(walk):
         x0 = run(walk, DATA.denoise, z, levels)
         assert float(x0.mean()) == pytest.approx(DATA.mean, abs=0.01), schedule
         assert float(x0.std()) == pytest.approx(0.5, rel=0.012 if second else 0.04), schedule
-        again = run(walk, DATA.denoise, z, levels, jax.random.key(4))
-        assert float(jnp.abs(again - x0).max()) > 0.05
+    again = run(walk, DATA.denoise, z, levels, jax.random.key(4))
+    assert float(jnp.abs(again - x0).max()) > 0.05
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3])

@@ -93,9 +93,11 @@ def test_every_number_that_is_told_counts(params, pictures, base, number):
     assert differ(drawn(params, pictures[:1], given={"micro": told}), base)
 
 
-@pytest.mark.parametrize("change", [{"max_guidance_scale": 6.0}, {"decoding": Whole()}], ids=str)
-def test_every_setting_counts(params, pictures, base, change):
-    assert differ(drawn(params, pictures[:1], tuned(TASK, change)), base)
+def test_guidance_and_decoding_count(params, pictures, base):
+    """Decoded in one piece, and as much guided in every frame as else in the last one only."""
+    whole, even = {"decoding": Whole()}, {"min_guidance_scale": 3.0}
+    x0 = drawn(params, pictures[:1], tuned(TASK, {**whole, **even}))
+    assert differ(x0[:, 0], base[:, 0]) and differ(x0[:, 2], base[:, 2])
 
 
 def test_picture_and_seed_count_and_the_same_request_gives_the_same_video(params, pictures, base):
