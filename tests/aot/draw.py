@@ -3,8 +3,8 @@
     python tests/aot/draw.py PLATFORM FRAMES CHUNK DTYPE
 
 prints the bytes that the compiled program takes, of which temporary, and those of the estimate, as
-JSON. PLATFORM is a TPU topology ("v5e:2x2", of which one chip is used) or "h100". Needs libtpu or
-JAX's CUDA plugin, but neither TPU nor GPU; its environment is that of `test_memory.compiled`.
+JSON. PLATFORM is hardware of which one device is used, such as "v5e:2x2" or "h100:1". Needs libtpu
+or JAX's CUDA plugin, but neither TPU nor GPU; its environment is that of `test_memory.compiled`.
 """
 
 import json
@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from vdm_jax.core import mesh as meshes
+from vdm_jax.core.absent import Absent, absent
 from vdm_jax.models.clip_vision import CLIPVisionConfig
 from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vae import SVD_VAE
@@ -30,47 +30,17 @@ from vdm_jax.tasks.stable_video import StableVideo
 from vdm_jax.tasks.task import ModelConfig, tuned
 
 SVD = ModelConfig(SVDUNetConfig(), vae=SVD_VAE, image_encoder=CLIPVisionConfig())
-H100 = """
-gpu_device_info {
-  threads_per_block_limit: 1024
-  threads_per_warp: 32
-  shared_memory_per_block: 49152
-  shared_memory_per_core: 233472
-  threads_per_core_limit: 2048
-  core_count: 132
-  fpus_per_core: 128
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-  memory_bandwidth: 3352320000000
-  l2_cache_size: 52428800
-  clock_rate_ghz: 1.98
-  device_memory_size: 84942979072
-  shared_memory_per_block_optin: 232448
-  cuda_compute_capability { major: 9 }
-  registers_per_core_limit: 65536
-  registers_per_block_limit: 65536
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 10 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
 
 
-def absent_mesh(name: str) -> Mesh:
-    """One device of hardware that is not here."""
-    if name == "h100":
-        topology = topologies.get_topology_desc(
-            platform="cuda", topology_name="h100", topology="1x1x1", target_config=H100
-        )
-    else:
-        topology = topologies.get_topology_desc(platform="tpu", topology_name=name)
-    device = np.array(topology.devices[:1]).reshape((1,) * len(meshes.MESH_AXES))
+def alone(hardware: Absent) -> Mesh:
+    """The first device of hardware that is not here."""
+    device = np.array(hardware.devices[:1]).reshape((1,) * len(meshes.MESH_AXES))
     return Mesh(device, meshes.MESH_AXES)
 
 
-def compiled_draw(task: StableVideo, model: ModelConfig, dtype: str, mesh: Mesh, target: str):
-    """The program that `sample` runs for one picture, compiled for `mesh`."""
+def compiled_draw(task: StableVideo, model: ModelConfig, dtype: str, hardware: Absent):
+    """The program that `sample` runs for one picture, compiled for one device."""
+    mesh = alone(hardware)
     whole = meshes.replicated(mesh)
 
     def place(a, dtype=None):
@@ -86,17 +56,17 @@ def compiled_draw(task: StableVideo, model: ModelConfig, dtype: str, mesh: Mesh,
             jax.tree.map(place, arrays),
             place(jax.eval_shape(lambda: jax.random.key(0))),
         )
-        return traced.lower(lowering_platforms=(target,)).compile()
+        return traced.lower(lowering_platforms=(hardware.lowering,)).compile()
 
 
 def main(name: str, frames: int, chunk: int, dtype: str) -> dict[str, int]:
     settings = {"num_frames": frames, "height": 576, "width": 1024}
     task = tuned(StableVideo(), {**settings, "decoding": Chunked(chunk)})
-    platform, target = ("gpu", "cuda") if name == "h100" else ("tpu", "tpu")
-    with compiling_for(platform):
+    hardware = absent(name)
+    with compiling_for(hardware.platform):
         setting = Setting(**settings, chunk=chunk)
         expected = estimate(SVD, setting, dtype)
-        compiled = compiled_draw(task, in_dtype(SVD, dtype), dtype, absent_mesh(name), target)
+        compiled = compiled_draw(task, in_dtype(SVD, dtype), dtype, hardware)
     memory = compiled.memory_analysis()
     temporary = memory.temp_size_in_bytes
     taken = memory.argument_size_in_bytes + memory.output_size_in_bytes + temporary

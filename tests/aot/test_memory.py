@@ -35,13 +35,13 @@ def compiled(name, frames, chunk, dtype):
     [
         ("v5e:2x2", 14, 4, "bfloat16", 16 * GB),
         ("v6e:2x2", 25, 8, "bfloat16", 24 * GB),
-        ("h100", 14, 8, "bfloat16", 16 * GB),
-        ("h100", 25, 8, "bfloat16", 24 * GB),
+        ("h100:1", 14, 8, "bfloat16", 16 * GB),
+        ("h100:1", 25, 8, "bfloat16", 24 * GB),
     ],
 )
 def test_a_full_size_draw_fits(name, frames, chunk, dtype, memory):
     """576x1024 pixels; and the estimate errs upwards, by at most a third."""
-    if name == "h100":
+    if name.startswith("h100"):
         if find_spec("jax_cuda12_plugin") is None:
             pytest.skip("needs JAX's CUDA plugin")
     else:

@@ -171,7 +171,8 @@ def test_the_loss_does_not_price_the_known_frame(image_model, batch):
         truth = to_signal(arrays["video"])
         return lambda z, level, cond: truth.at[:, 0].add(first)
 
-    price = lambda first: IMAGE.price(answers(first), cond, arrays, jax.random.key(0))  # noqa: E731
+    x0 = IMAGE.clean(image_model, arrays)
+    price = lambda first: IMAGE.price(answers(first), x0, cond, jax.random.key(0))  # noqa: E731
     assert price(0.0) == price(5.0) == 0
 
 

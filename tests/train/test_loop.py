@@ -14,7 +14,7 @@ from vdm_jax.core import video
 from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.sample import __main__ as sample
-from vdm_jax.train import state as states
+from vdm_jax.train import begin
 from vdm_jax.train.loop import open_loader, open_sources, train
 from vdm_jax.train.optim import AdamW
 from vdm_jax.train.step import update
@@ -127,7 +127,7 @@ def test_sharded_and_single_device_training_agree(tiny):
     A rate ten times higher lets Adam, which divides by the size of a gradient, grow the rounding
     of float32 to some 1e-4 in 20 steps, on any two meshes.
     """
-    config = replace(tiny, optim=AdamW(learning_rate=3e-4, warmup_steps=100))
+    config = replace(tiny, optim=AdamW(learning_rate=3e-4, warmup_steps=100), steps=20)
     losses = {}
     for name, axes, count in (("one", (1, 1, 1, 1), 1), ("eight", (2, 2, 1, 2), 8)):
         mesh = jax.make_mesh(
@@ -142,18 +142,18 @@ def test_sharded_and_single_device_training_agree(tiny):
 
 def trained_losses(config, mesh, steps):
     source, _ = open_sources(config, mesh)
-    optimizer = config.optim.build(steps)
-    built = states.build(config.build_model, optimizer, mesh)
-    state = built.init()
+    built = begin.build(config, mesh)
+    state, frozen = built.init()
+    optimizer = config.optim.build(config.steps)
     step = jax.jit(
-        update(built.graphdef, config.task.loss, optimizer, ema_decay=0.9, accumulate=1),
+        update(built.model, config.task.loss, optimizer, ema_decay=0.9, accumulate=1),
         out_shardings=(jax.tree.map(lambda a: a.sharding, built.abstract), None),
     )
     losses = []
     loader = open_loader(config, source)
     for _ in range(steps):
         batch = meshes.put_batch(config.task.prepare(config.model, next(loader)), mesh)
-        state, scalars = step(state, batch, jax.random.key(0))
+        state, scalars = step(state, frozen, batch, jax.random.key(0))
         losses.append(float(scalars["loss"]))
     loader.close()
     return losses
@@ -161,7 +161,7 @@ def trained_losses(config, mesh, steps):
 
 def test_every_device_holds_a_part_of_the_wide_layers(config):
     mesh = MeshConfig(fsdp=2, tensor=2).build()
-    built = states.build(config.build_model, config.optim.build(10), mesh)
+    built = begin.build(config, mesh)
     text = meshes.describe(built.abstract.params, mesh)
     assert "fsdp, tensor" in text
     moments = jax.tree.leaves(built.abstract.opt_state)

@@ -7,6 +7,8 @@ import optax
 import pytest
 from flax import nnx
 
+from vdm_jax.adapters.trainable import EVERYTHING, Selected
+from vdm_jax.core import mesh as meshes
 from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.train import state as states
 from vdm_jax.train.optim import AdamW, ConstantRate, CosineDecay
@@ -22,7 +24,13 @@ def loss(model, batch, key):
 
 @pytest.fixture
 def built():
-    return states.build(lambda: nnx.Linear(3, 2, rngs=nnx.Rngs(0)), OPTIMIZER, MeshConfig().build())
+    return of_linear(EVERYTHING)
+
+
+def of_linear(trainable):
+    make = lambda: nnx.Linear(3, 2, rngs=nnx.Rngs(0))  # noqa: E731
+    parts = nnx.split(meshes.build_abstract(make), nnx.Param)
+    return states.build(parts, trainable, OPTIMIZER, MeshConfig().build(), states.fresh(make))
 
 
 @pytest.fixture
@@ -32,14 +40,15 @@ def batch():
 
 
 def stepper(built, accumulate=1):
-    step = update(built.graphdef, loss, OPTIMIZER, ema_decay=0.9, accumulate=accumulate)
-    return jax.jit(step)
+    """(state, batch, key) -> (state, scalars), of a model that is trained whole."""
+    step = update(built.model, loss, OPTIMIZER, ema_decay=0.9, accumulate=accumulate)
+    return jax.jit(lambda state, batch, key: step(state, nnx.State({}), batch, key))
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counters(built, batch, poison, key):
     step = stepper(built)
-    before, _ = step(built.init(), batch, key)
+    before, _ = step(built.init()[0], batch, key)
     bad = batch | {"y": batch["y"].copy()}
     bad["y"][3, 1] = poison
     after, scalars = step(before, bad, key)
@@ -56,21 +65,32 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counters(built, batch
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(built, batch, key):
-    whole, _ = stepper(built)(built.init(), batch, key)
-    parts, _ = stepper(built, accumulate=4)(built.init(), batch, key)
+    whole, _ = stepper(built)(built.init()[0], batch, key)
+    parts, _ = stepper(built, accumulate=4)(built.init()[0], batch, key)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, parts)
 
 
 def test_the_average_follows_the_weights(built, batch, key):
     """With decay min(0.9, (1 + n) / (10 + n)): 0.1 at the first step, 2/11 at the second."""
     step = stepper(built)
-    first = built.init()
+    first = built.init()[0]
     second, _ = step(first, batch, key)
     third, _ = step(second, batch, key)
     kernel = lambda state: np.asarray(state["kernel"][...])  # noqa: E731
     one = 0.1 * kernel(first.params) + 0.9 * kernel(second.params)
     two = 2 / 11 * one + 9 / 11 * kernel(third.params)
     np.testing.assert_allclose(kernel(third.ema), two, rtol=1e-5)
+
+
+def test_what_is_not_selected_stays_and_has_no_moments(batch, key):
+    built = of_linear(Selected(("kernel",)))
+    state, frozen = built.init()
+    step = jax.jit(update(built.model, loss, OPTIMIZER, ema_decay=0.9, accumulate=1))
+    after, _ = step(state, frozen, batch, key)
+    assert set(after.params) == set(after.ema) == {"kernel"} and set(frozen) == {"bias"}
+    assert (after.params["kernel"][...] != state.params["kernel"][...]).any()
+    shapes = {leaf.shape for leaf in jax.tree.leaves(after.opt_state)}
+    assert shapes == {(), (3, 2)}
 
 
 def test_no_warm_up_is_the_peak_from_the_start():

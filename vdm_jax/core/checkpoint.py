@@ -307,13 +307,14 @@ def stored_weights(directory: str | Path) -> Stored:
     raise Refusal(f"{directory}: none of its {len(steps)} checkpoints is intact")
 
 
-def load_weights(directory: str | Path, abstract: PyTree) -> PyTree:
+def load_weights(directory: str | Path, abstract: PyTree, part: str = "") -> PyTree:
     """`abstract` filled with the weights that `stored_weights` finds.
 
     abstract: the pytree to fill, as for `Checkpoints.restore`; weights stored in another float
-    type are converted to its own.
+    type are converted to its own. part: "vae/" for weights of which only those are read.
     """
     folder, held, prefix = stored_weights(directory)
+    prefix += part
     return restored(folder, abstract, any_float(held, abstract, prefix), prefix)
 
 

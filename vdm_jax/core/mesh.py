@@ -114,14 +114,15 @@ def put_whole_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, ja
 
 
 def put(state: Any, shardings: Any) -> Any:
-    """Arrays that every process holds whole, laid out over the devices by `shardings`."""
-    return jax.tree.map(
-        lambda array, sharding: jax.make_array_from_callback(
-            array.shape, sharding, np.asarray(array).__getitem__
-        ),
-        state,
-        shardings,
-    )
+    """Arrays laid out over the devices by `shardings`: as they are where they lie so already,
+    else each process must hold them whole."""
+
+    def laid_out(array: Any, sharding: Any) -> jax.Array:
+        if getattr(array, "sharding", None) == sharding:
+            return array
+        return jax.make_array_from_callback(array.shape, sharding, np.asarray(array).__getitem__)
+
+    return jax.tree.map(laid_out, state, shardings)
 
 
 def shardings(state: Any, mesh: Mesh) -> Any:

@@ -8,8 +8,6 @@ split, and no shot lies in both. The end credits are left out.
 
 import hashlib
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -25,6 +23,7 @@ from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 
 from vdm_jax.core import command, gallery, video
+from vdm_jax.core.package import source_archive
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.shard import Manifest, Provenance, Writer, verify
 from vdm_jax.data.shots import Shot, shots
@@ -166,21 +165,11 @@ def _film(output: Path, given: Path | None) -> Path:
 
 def _fetch(scratch: Path) -> Path:
     print(f"fetching the source archive of {REQUIREMENT} through pip (58 MB) …", flush=True)
-    options = ["--no-deps", "--no-binary", "moviepy", "--disable-pip-version-check", "--dest"]
-    pip = [sys.executable, "-m", "pip", "download", *options, str(scratch), REQUIREMENT]
-    done = subprocess.run(pip, stderr=subprocess.PIPE, text=True, check=False)
-    if "No module named pip" in done.stderr:
-        raise Refusal("this Python has no pip: python -m ensurepip, or give the film with --film")
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["it failed"]
-        raise Refusal(f"pip could not fetch {REQUIREMENT}: {lines[-1]}")
-    sources = sorted(scratch.glob("moviepy-*.tar.gz"))
-    if not sources:
-        raise Refusal(f"pip fetched no source archive of {REQUIREMENT}")
+    source = source_archive(REQUIREMENT, scratch)
     try:
-        return _unpack(sources[0], scratch)
+        return _unpack(source, scratch)
     except (OSError, tarfile.TarError, zipfile.BadZipFile, KeyError, StopIteration) as error:
-        raise Refusal(f"{sources[0].name}: the film is not in it as expected: {error}") from error
+        raise Refusal(f"{source.name}: the film is not in it as expected: {error}") from error
 
 
 def _unpack(source: Path, scratch: Path) -> Path:

@@ -266,6 +266,8 @@ class Encoder(nnx.Module):
 class Decoder(nnx.Module):
     """Latents to frames: the part that decoders share; they differ in their residual blocks."""
 
+    LAST = "conv_out"  # what makes the frames
+
     def __init__(self, config: VAEConfig, block: Block, middle_blocks: int, *, rngs: nnx.Rngs):
         widths, sizes = config.widths[::-1], {"dtype": config.dtype, "rngs": rngs}
         self.conv_in = Conv(config.latent_channels, widths[0], **sizes)
@@ -311,6 +313,8 @@ class ImageDecoder(Decoder):
 
 class TemporalDecoder(Decoder):
     """Residual blocks over space and time; at the end, a convolution of colours over time."""
+
+    LAST = "time_conv_out"
 
     def __init__(self, config: VAEConfig, middle_blocks: int, *, rngs: nnx.Rngs):
         def block(in_channels: int, out_channels: int) -> SpaceTimeResBlock:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vdm_jax.core import devices
 from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vae import VAEConfig
 from vdm_jax.nn.attention_forms import TILE
@@ -25,26 +26,6 @@ from vdm_jax.tasks.task import ModelConfig, abstract
 
 STEP = 64  # pixels by which a size is made smaller
 EFFICIENCY = 0.4  # of a device's peak, that a whole clip reaches
-PEAK_TFLOPS = {  # dense bfloat16 products, from the makers' data sheets; by part of the name
-    "B200": 2250.0,
-    "H200": 989.0,
-    "H100": 989.0,
-    "A100": 312.0,
-    "L40S": 362.0,
-    "L40": 181.0,
-    "L4": 121.0,
-    "4090": 165.0,
-    "3090": 71.0,
-    "V100": 125.0,
-    "T4": 65.0,
-    "TPU7x": 2307.0,
-    "TPU v6 lite": 918.0,
-    "TPU v5 lite": 197.0,
-    "TPU v5": 459.0,
-    "TPU v4": 275.0,
-    "TPU v3": 123.0,
-    "TPU v2": 45.0,
-}
 
 
 class Held(NamedTuple):
@@ -144,11 +125,11 @@ def seconds(operations: float, dtype: str) -> float | None:
     if jax.default_backend() == "cpu":
         return operations / (EFFICIENCY * _timed_flops(dtype))
     kind = jax.local_devices()[0].device_kind
-    peak = next((value for name, value in PEAK_TFLOPS.items() if name in kind), None)
-    if peak is None:
+    accelerator = devices.known(kind)
+    if accelerator is None:
         return None
     slower = 2 if dtype == "float32" else 1  # TF32 on GPU; a TPU's products are bfloat16 anyway
-    return slower * operations / (EFFICIENCY * peak * 1e12)
+    return slower * operations / (EFFICIENCY * accelerator.flops)
 
 
 def _timed_flops(dtype: str, size: int = 1024) -> float:

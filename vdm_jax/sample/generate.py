@@ -1,6 +1,7 @@
 """A trained model as one callable: captions and pictures in, videos out, compiled once."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -52,9 +53,15 @@ class Generator:
         seed: int,
     ) -> UInt8[np.ndarray, "n t h w c"]:
         """One video for each caption (and picture). Refuses what the task cannot do."""
-        batches = self._batches(params, captions, pictures, seed, {})
-        videos = [np.asarray(self._to_bytes(batch)) for batch in batches]
-        return np.concatenate(videos)[: len(captions)]
+        arrays = self._task.request(self._model, captions, pictures)
+        return self._bytes(params, arrays, len(captions), seed)
+
+    def again(
+        self, params: nnx.State, samples: Mapping[str, Any], *, seed: int
+    ) -> UInt8[np.ndarray, "n t h w c"]:
+        """What the model makes of samples of a source: of their captions, pictures, …"""
+        arrays = self._task.prepare(self._model, samples)
+        return self._bytes(params, arrays, len(samples["video"]), seed)
 
     def signal(
         self,
@@ -69,14 +76,19 @@ class Generator:
 
         given: arrays "n ..." of the request that replace what the task would draw by itself.
         """
-        batches = self._batches(params, captions, pictures, seed, given)
+        arrays = {**self._task.request(self._model, captions, pictures), **given}
+        batches = self._batches(params, arrays, len(captions), seed)
         return np.concatenate([np.asarray(batch) for batch in batches])[: len(captions)]
 
-    def _batches(self, params, captions, pictures, seed, given):
-        rows = {"row": np.arange(len(captions), dtype=np.int32)}
-        arrays = {**rows, **self._task.request(self._model, captions, pictures), **given}
+    def _bytes(self, params, arrays, count, seed):
+        batches = self._batches(params, arrays, count, seed)
+        videos = [np.asarray(self._to_bytes(batch)) for batch in batches]
+        return np.concatenate(videos)[:count]
+
+    def _batches(self, params, arrays, count, seed):
+        arrays = {"row": np.arange(count, dtype=np.int32), **arrays}
         key = jax.random.key(seed)
-        for start in range(0, len(captions), self.batch_size):
+        for start in range(0, count, self.batch_size):
             rows = _rows(arrays, start, self.batch_size)
             with jax.set_mesh(self._mesh):
                 yield self.run(params, meshes.put_whole_batch(rows, self._mesh), key)

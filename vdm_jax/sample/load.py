@@ -8,6 +8,7 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
+from vdm_jax.adapters.trainable import EVERYTHING
 from vdm_jax.conditioning.text import CLIPTextEncoderConfig
 from vdm_jax.core import checkpoint
 from vdm_jax.core import config as configs
@@ -16,6 +17,9 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.tasks.task import ModelConfig, Task, abstract
 
 Part = TypeVar("Part")
+
+FROZEN = "frozen"
+"""In a run directory: the weights that the run reads and does not change, a model directory."""
 
 
 @runtime_checkable
@@ -59,15 +63,74 @@ def in_dtype(part: Part, dtype: str) -> Part:
     return replace(part, **{n: dtype if n == "dtype" else value for n, value in changed.items()})
 
 
-def weights(directory: Path, model: ModelConfig, mesh: Mesh, dtype: str) -> nnx.State:
+def weights(
+    directory: Path, config: Described, model: ModelConfig, mesh: Mesh, dtype: str
+) -> nnx.State:
     """The weights in `directory` on `mesh`, in `dtype`: of a run, the newest averaged ones.
 
-    Raises Refusal if they are missing, damaged, or not those of `model`.
+    config: what `describe` said. model: its model as it is wanted, which may compute otherwise.
+    Raises Refusal if the weights are missing, damaged, or not those of the model.
     """
     _, params = abstract(model)
-    placed = jax.tree.map(
+    return filled(directory, config, placed(params, mesh, dtype))
+
+
+def filled(directory: Path, config: Described, params: nnx.State) -> nnx.State:
+    """`weights` with the type and the sharding that each leaf of `params` has.
+
+    Of a run that trains a part of its model, the rest lies in `FROZEN`.
+    """
+    trainable = getattr(config, "trainable", None)
+    if trainable is None:
+        return checkpoint.load_weights(directory, params)
+    shapes = jax.eval_shape(lambda params: trainable.split(params, jax.random.key(0)), params)
+    trained, frozen = (_like(part, params) for part in shapes)
+    trained = checkpoint.load_weights(directory, trained)
+    if jax.tree.leaves(frozen):
+        frozen = checkpoint.load_weights(directory / FROZEN, frozen)
+    return trainable.join(trained, frozen)
+
+
+def part(directory: Path, name: str, params: nnx.State) -> tuple[ModelConfig, nnx.State]:
+    """A model or run directory's model, and the weights of one of its parts, {name: …}.
+
+    params: of the model that takes them; says where a leaf lies, and its type where both have it.
+    Raises Refusal if there is no such part.
+    """
+    config: Any = configs.from_json(checkpoint.load_config(directory))
+    model = getattr(config, "model", None)
+    if not isinstance(model, ModelConfig) or getattr(model, name, None) is None:
+        raise Refusal(f"{directory} holds no {name}")
+    shapes = abstract(model)[1]
+    trainable = getattr(config, "trainable", EVERYTHING)
+    split = jax.eval_shape(lambda shapes: trainable.split(shapes, jax.random.key(0)), shapes)
+    parts = []
+    for where, state in zip((directory, directory / FROZEN), split, strict=True):
+        mine = nnx.from_flat_state(
+            (p, leaf) for p, leaf in nnx.to_flat_state(state) if p[0] == name
+        )
+        if jax.tree.leaves(mine):
+            wanted = _like(mine, params)[name]
+            mine = nnx.State({name: checkpoint.load_weights(where, wanted, f"{name}/")})
+        parts.append(mine)
+    return model, trainable.join(*parts)
+
+
+def placed(params: nnx.State, mesh: Mesh, dtype: str) -> nnx.State:
+    """Shapes of parameters with their place on a mesh, in `dtype`."""
+    return jax.tree.map(
         lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, dtype, sharding=sharding),
         params,
         meshes.shardings(params, mesh),
     )
-    return checkpoint.load_weights(directory, placed)
+
+
+def _like(part: nnx.State, params: nnx.State) -> nnx.State:
+    """The leaves of `part` with the sharding that they have in `params`; the others whole."""
+    mesh = next(leaf.sharding.mesh for leaf in jax.tree.leaves(params))
+    shardings = meshes.shardings(part, mesh)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        part,
+        shardings,
+    )

@@ -13,7 +13,7 @@ from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.sample import load
 from vdm_jax.sample.generate import Generator
-from vdm_jax.tasks.task import Pictures, tuned
+from vdm_jax.tasks.task import Denoising, Pictures, tuned
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -53,10 +53,14 @@ class Pipeline:
         self._generate = Generator(
             self.task, self.model, mesh, batch_size=batch_size, on_step=on_step
         )
-        self._params = load.weights(Path(directory), self.model, mesh, dtype or default_dtype())
+        self._params = load.weights(
+            Path(directory), config, self.model, mesh, dtype or default_dtype()
+        )
 
     def evaluations(self, count: int) -> int:
         """How often `on_step` is called while `count` videos are drawn."""
+        if not isinstance(self.task, Denoising):
+            return 0
         steps = self.task.sampling.num_steps * self.task.sampling.sampler.evaluations
         return -(-count // self._generate.batch_size) * steps
 

@@ -86,7 +86,7 @@ def row_keys(key: Array, rows: Int[Array, " b"]) -> Array:
 
 def check_network(
     what: str,
-    network: VDMUNetConfig | SVDUNetConfig,
+    network: VDMUNetConfig | SVDUNetConfig | None,
     video: VideoShape,
     *,
     concat: int | None,

@@ -100,11 +100,17 @@ class ImageToVideo:
         present = cond.concat[:, :, 0, 0, 3] > 0
         return present & (jnp.arange(self.video.num_frames) == 0)[None]
 
-    def price(self, denoise: Denoiser, cond: Cond, arrays: Arrays, key: Array) -> Float[Array, ""]:
+    def clean(self, model: VideoModel, arrays: Arrays) -> Float[Array, "b t h w c"]:
+        return to_signal(arrays["video"])
+
+    def answer(self, model: VideoModel) -> Denoiser:
+        return denoiser(model.network, self.process.precond)
+
+    def price(
+        self, denoise: Denoiser, x0: Float[Array, "b t h w c"], cond: Cond, key: Array
+    ) -> Float[Array, ""]:
         """The loss of any denoiser under these conditions, on the frames that it does not know."""
-        return denoising.loss(
-            self.process, denoise, to_signal(arrays["video"]), cond, key, known=self.known(cond)
-        )
+        return denoising.loss(self.process, denoise, x0, cond, key, known=self.known(cond))
 
     def loss(
         self, model: VideoModel, arrays: Arrays, key: Array
@@ -112,7 +118,7 @@ class ImageToVideo:
         drop_key, loss_key = jax.random.split(key)
         hidden = {"tokens": self.caption_drop, "concat": self.picture_drop}
         cond = drop(self.condition(model, arrays), drop_key, hidden)
-        return self.price(denoiser(model.network, self.process.precond), cond, arrays, loss_key), {}
+        return self.price(self.answer(model), self.clean(model, arrays), cond, loss_key), {}
 
     def generate(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around

@@ -130,8 +130,14 @@ class StableVideo:
             raise Refusal(f"videos must be at least {model.vae.stride} pixels high and wide")
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
+        """Each clip is told its own frame rate, and its own "motion_bucket_id" if it has one."""
         video = batch["video"]
-        return {"video": video, **self.request(model, batch["caption"], list(video[:, 0]))}
+        arrays = self.request(model, batch["caption"], list(video[:, 0]))
+        for number, name in enumerate(("fps", "motion_bucket_id")):
+            arrays["micro"][:, number] = batch.get(name, arrays["micro"][:, number])
+        assert model.vae is not None
+        pad = ((0, 0), *self._padding(model.vae.stride))
+        return {**arrays, "video": np.pad(video, ((0, 0), *pad), "edge")}
 
     def request(
         self, model: ModelConfig, captions: Sequence[str], pictures: Pictures | None
@@ -162,26 +168,33 @@ class StableVideo:
             concat=jnp.repeat(latents[:, None], count, axis=1),
         )
 
-    def price(self, denoise: Denoiser, cond: Cond, arrays: Arrays, key: Array) -> Float[Array, ""]:
-        """The loss of any denoiser of latents under these conditions; arrays hold "latents"."""
-        return denoising.loss(self.process, denoise, arrays["latents"], cond, key)
+    def clean(self, model: VideoModel, arrays: Arrays) -> Float[Array, "b t h w c"]:
+        """The scaled latents of the videos; they have no gradient."""
+        vae = _vae(model)
+        encode = ENCODING(lambda frames: vae.encode(frames).mode())
+        latents = jax.vmap(encode)(to_signal(arrays["video"]))
+        return jax.lax.stop_gradient(vae.scaled(latents))
+
+    def answer(self, model: VideoModel) -> Denoiser:
+        return denoiser(model.network, self.process.precond)
+
+    def price(
+        self, denoise: Denoiser, x0: Float[Array, "b t h w c"], cond: Cond, key: Array
+    ) -> Float[Array, ""]:
+        """The loss of any denoiser of latents under these conditions."""
+        return denoising.loss(self.process, denoise, x0, cond, key)
 
     def loss(
         self, model: VideoModel, arrays: Arrays, key: Array
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The encoders are given: they have no gradient."""
-        vae = _vae(model)
         strength_key, noise_key, drop_key, loss_key = jax.random.split(key, 4)
         size = arrays["picture"].shape
         told = arrays["micro"].at[:, 2].set(_strengths(strength_key, size[0]))
         noised = {**arrays, "micro": told, "image_noise": jax.random.normal(noise_key, size)}
         cond = jax.lax.stop_gradient(self.condition(model, noised))
-        encode = ENCODING(lambda frames: vae.encode(frames).mode())
-        latents = jax.vmap(encode)(to_signal(arrays["video"]))
-        latents = jax.lax.stop_gradient(vae.scaled(latents))
-        denoise = denoiser(model.network, self.process.precond)
         cond = self._with_hidden(cond, drop_key)
-        return self.price(denoise, cond, {"latents": latents}, loss_key), {}
+        return self.price(self.answer(model), self.clean(model, arrays), cond, loss_key), {}
 
     def _with_hidden(self, cond: Cond, key: Array) -> Cond:
         """Of the samples that lose their picture, two thirds lose either way that it enters."""
@@ -203,8 +216,7 @@ class StableVideo:
         cond = self.condition(model, {**arrays, "image_noise": pictures})
         levels = self.process.schedule.ladder(self.sampling.num_steps)
         top = Level(levels.alpha[0], levels.sigma[0])
-        denoise = denoiser(model.network, self.process.precond)
-        denoise = self.sampling.guided(denoise, cond, self.video.num_frames)
+        denoise = self.sampling.guided(self.answer(model), cond, self.video.num_frames)
         keys = denoising.row_keys(walk_key, rows)
         x0 = self.sampling.sampler(around(denoise), _deviation(top) * noise, levels, cond, keys)
         video = self.decoding(vae.decode)(vae.unscaled(x0))

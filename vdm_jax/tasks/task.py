@@ -19,6 +19,8 @@ from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.sampler import Heun, Sampler
 from vdm_jax.models.clip_vision import CLIPVisionConfig
 from vdm_jax.models.cond import Cond
+from vdm_jax.models.lpips import LPIPSConfig
+from vdm_jax.models.patch_discriminator import PatchDiscriminatorConfig
 from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vae import VAEConfig
 from vdm_jax.models.vdm_unet import VDMUNetConfig
@@ -31,16 +33,19 @@ Pictures = Sequence[UInt8[np.ndarray, "_ _ 3"]]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A denoising network, and the encoders that its task needs: each is None where it does not.
+    """The parts that a task needs; each is None where it does not.
 
-    text: captions to tokens. vae: the latent space that the network works in; None is pixels.
-    image_encoder: a picture to one token.
+    network: the denoiser. text: captions to tokens. vae: the latent space that the network works
+    in; None is pixels. image_encoder: a picture to one token. lpips, discriminator: what an
+    autoencoder is trained against.
     """
 
-    network: VDMUNetConfig | SVDUNetConfig
+    network: VDMUNetConfig | SVDUNetConfig | None = None
     text: WordEncoderConfig | CLIPTextEncoderConfig | None = None
     vae: VAEConfig | None = None
     image_encoder: CLIPVisionConfig | None = None
+    lpips: LPIPSConfig | None = None
+    discriminator: PatchDiscriminatorConfig | None = None
 
     def build(self, *, rngs: nnx.Rngs) -> "VideoModel":
         return VideoModel(self, rngs=rngs)
@@ -51,14 +56,17 @@ class ModelConfig:
 
 
 class VideoModel(nnx.Module):
-    """A network and its encoders, under one set of parameters."""
+    """The parts of a model, under one set of parameters."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.network = config.network.build(rngs=rngs)
-        text, vae, encoder = config.text, config.vae, config.image_encoder
+        network, text, vae, encoder = config.network, config.text, config.vae, config.image_encoder
+        lpips, discriminator = config.lpips, config.discriminator
+        self.network: Any = None if network is None else network.build(rngs=rngs)
         self.text = None if text is None else text.build(rngs=rngs)
         self.vae = None if vae is None else vae.build(rngs=rngs)
         self.image_encoder = None if encoder is None else encoder.build(rngs=rngs)
+        self.lpips = None if lpips is None else lpips.build(rngs=rngs)
+        self.discriminator = None if discriminator is None else discriminator.build(rngs=rngs)
 
 
 @cache
@@ -109,19 +117,11 @@ class Task(Protocol):
     """One problem: the loss that trains a model for it and the generation that uses the model.
 
     Both take the same arrays, which `prepare` makes from samples of a source and `request` from
-    what a user asks for; `loss` also reads "video".
+    what a user asks for. `loss` also reads "video", and "step", how many steps were taken.
     """
 
     @property
     def video(self) -> VideoShape: ...
-
-    @property
-    def process(self) -> Process: ...
-
-    @property
-    def sampling(self) -> Any:
-        """How videos are drawn: a part with `num_steps` and `sampler`."""
-        ...
 
     @property
     def takes_picture(self) -> bool:
@@ -142,7 +142,7 @@ class Task(Protocol):
         captions: Sequence[str],
         pictures: Pictures | None,
     ) -> Arrays:
-        """The same arrays, without the video, for `generate`; refuses what the task cannot do.
+        """The same arrays, as far as `generate` reads them; refuses what the task cannot do.
 
         A picture for each caption, of any size.
         """
@@ -152,8 +152,18 @@ class Task(Protocol):
         """The conditioning ports of these arrays, nothing hidden."""
         ...
 
-    def price(self, denoise: Denoiser, cond: Cond, arrays: Arrays, key: Array) -> Float[Array, ""]:
-        """The loss of any denoiser under these conditions: for comparisons."""
+    def clean(self, model: VideoModel, arrays: Arrays) -> Float[Array, "b t h w c"]:
+        """What the network is to recover: the videos of `prepare`, in the space it works in."""
+        ...
+
+    def answer(self, model: VideoModel) -> Denoiser:
+        """The model, as what recovers clean videos."""
+        ...
+
+    def price(
+        self, denoise: Denoiser, x0: Float[Array, "b t h w c"], cond: Cond, key: Array
+    ) -> Float[Array, ""]:
+        """The loss of any denoiser of x0 under these conditions: for comparisons."""
         ...
 
     def loss(
@@ -167,6 +177,26 @@ class Task(Protocol):
     ) -> Float[Array, "b t h w c"]:
         """One video in -1..1 for each row, which depends on its "row" number and `key` alone."""
         ...
+
+
+@runtime_checkable
+class Denoising(Task, Protocol):
+    """A task whose videos are drawn from noise, step by step."""
+
+    @property
+    def process(self) -> Process: ...
+
+    @property
+    def sampling(self) -> Any:
+        """How videos are drawn: a part with `num_steps` and `sampler`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the config.json of a directory says that holds parts of a model and does no task."""
+
+    model: ModelConfig
 
 
 @dataclass(frozen=True)
@@ -190,7 +220,7 @@ def tuned(task: Task, settings: Mapping[str, Any]) -> Task:
         if name in _names(changed):
             changed = replace(changed, **{name: value})
             continue
-        parts = ("video", "sampling")
+        parts = [part for part in ("video", "sampling") if part in _names(changed)]
         owner = next((part for part in parts if name in _names(getattr(changed, part))), None)
         if owner is None:
             raise Refusal(f"{type(task).__name__} has no setting {name}")

@@ -57,9 +57,17 @@ class TextToVideo:
             raise Refusal("this model makes videos from captions only; it takes no picture")
         return model.tokenize(captions)
 
-    def price(self, denoise: Denoiser, cond: Any, arrays: Arrays, key: Array) -> Float[Array, ""]:
+    def clean(self, model: VideoModel, arrays: Arrays) -> Float[Array, "b t h w c"]:
+        return to_signal(arrays["video"])
+
+    def answer(self, model: VideoModel) -> Denoiser:
+        return denoiser(model.network, self.process.precond)
+
+    def price(
+        self, denoise: Denoiser, x0: Float[Array, "b t h w c"], cond: Any, key: Array
+    ) -> Float[Array, ""]:
         """The loss of any denoiser, without dropped conditions: for comparisons."""
-        return denoising.loss(self.process, denoise, to_signal(arrays["video"]), cond, key)
+        return denoising.loss(self.process, denoise, x0, cond, key)
 
     def condition(self, model: VideoModel, arrays: Arrays) -> Any:
         return denoising.encode_text(model, arrays)
@@ -69,7 +77,7 @@ class TextToVideo:
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         drop_key, loss_key = jax.random.split(key)
         cond = drop(self.condition(model, arrays), drop_key, {"tokens": self.caption_drop})
-        return self.price(denoiser(model.network, self.process.precond), cond, arrays, loss_key), {}
+        return self.price(self.answer(model), self.clean(model, arrays), cond, loss_key), {}
 
     def generate(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around

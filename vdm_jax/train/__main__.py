@@ -21,6 +21,9 @@ Train a model. The same command again goes on from the last checkpoint.
   --workdir DIR             the run directory (default: runs/ and the name of the config)
   --print-config            show the config, options applied, and stop
   --print-sharding          show how each parameter lies on the devices, and stop
+  --compile-only HARDWARE   compile the training step for hardware that is not here, show what it
+                            takes and stop: v5e:2x4 or any TPU slice, h100:8, h200:8
+  --profile FIRST:LAST      keep a trace of these steps, e.g. 10:15, in the run directory
   --help                    this; with --config also every option of that config
 """
 
@@ -28,7 +31,9 @@ Train a model. The same command again goes on from the last checkpoint.
 def main(args: Sequence[str]) -> int:
     """Exit code 0: finished, or stopped on request and saved."""
     own = options.own(
-        args, ("--config", "--workdir"), ("--print-config", "--print-sharding", "--help", "-h")
+        args,
+        ("--config", "--workdir", "--compile-only", "--profile"),
+        ("--print-config", "--print-sharding", "--help", "-h"),
     )
     helped = own.switches & {"--help", "-h"}
     if "--config" not in own.values:
@@ -50,7 +55,10 @@ def main(args: Sequence[str]) -> int:
     if "--print-sharding" in own.switches:
         print(_sharding(config))
         return 0
-    return _train(config, Path(own.values.get("--workdir", _default_workdir(spec))))
+    if "--compile-only" in own.values:
+        return _compile_only(config, own.values["--compile-only"])
+    workdir = Path(own.values.get("--workdir", _default_workdir(spec)))
+    return _train(config, workdir, own.values.get("--profile"))
 
 
 def _config(spec: str, args: list[str]) -> Any:
@@ -79,19 +87,36 @@ def _default_workdir(spec: str) -> str:
 
 def _sharding(config: Any) -> str:
     from vdm_jax.core import mesh as meshes
-    from vdm_jax.train import state as states
+    from vdm_jax.train import begin
 
     mesh = config.mesh.build()
-    built = states.build(config.build_model, config.optim.build(config.steps), mesh)
+    built = begin.build(config, mesh)
     return meshes.describe(built.abstract.params, mesh)
 
 
-def _train(config: Any, workdir: Path) -> int:
+def _compile_only(config: Any, hardware: str) -> int:
+    """Exit code 1: it does not fit. XLA takes least effort unless JAX's own variable says more."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # libtpu would look for its hardware
+    if "JAX_EXEC_TIME_OPTIMIZATION_EFFORT" not in os.environ:
+        jax.config.update("jax_exec_time_optimization_effort", -1.0)
+    from vdm_jax.core.absent import absent
+    from vdm_jax.train import ahead
+
+    found = ahead.check(config, absent(hardware))
+    print(found.table())
+    return 1 if found.fits is False else 0
+
+
+def _train(config: Any, workdir: Path, steps: str | None) -> int:
     from vdm_jax.train.loop import train
+    from vdm_jax.train.measure import Profile
 
     logging.basicConfig(format="%(message)s", level=logging.ERROR)
     logging.getLogger("vdm_jax").setLevel(logging.WARNING)
-    if not train(config, workdir):
+    profile = None if steps is None else Profile.parse(steps)
+    if not train(config, workdir, profile):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)  # a compilation that was left behind cannot be ended otherwise

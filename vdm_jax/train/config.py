@@ -1,16 +1,20 @@
 """TrainConfig: everything that decides what a training run computes, and how it is reported."""
 
 from dataclasses import dataclass, fields
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from flax import nnx
 
+from vdm_jax.adapters.lora import LoRA
+from vdm_jax.adapters.trainable import EVERYTHING, Selected
 from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.loader import Source
+from vdm_jax.models.lpips import LPIPSConfig
 from vdm_jax.tasks.task import ModelConfig, Task, VideoModel
 from vdm_jax.train.judge import Judge
 from vdm_jax.train.optim import AdamW
+from vdm_jax.train.track import Tracker
 
 
 @runtime_checkable
@@ -18,6 +22,18 @@ class Data(Protocol):
     """A config part that opens a source of samples."""
 
     def build(self) -> Source: ...
+
+
+@dataclass(frozen=True)
+class PartFrom:
+    """The first weights of one part of the model are those of the same part elsewhere.
+
+    part: "vae", "lpips", … directory: of a model or of a run. A temporal decoder is made of a
+    picture decoder where that is what lies there.
+    """
+
+    part: str
+    directory: str
 
 
 COUNTS = ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep", "preview_every",
@@ -33,6 +49,14 @@ class TrainConfig:
     data: Data
     held_out: Data
     """Samples that are never trained on: previews and held-out loss."""
+    init_from: str | None = None
+    """Directory of the model or the run whose weights are trained on; None draws new ones."""
+    parts_from: tuple[PartFrom, ...] = ()
+    """Parts of the model that begin with other weights than the rest."""
+    trainable: Selected | LoRA = EVERYTHING
+    """What training changes; the rest of the model only is read."""
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights that only are read."""
     optim: AdamW = AdamW()
     mesh: MeshConfig = MeshConfig()
     steps: int = 1000
@@ -58,6 +82,8 @@ class TrainConfig:
     """Samples that the held-out loss is measured on."""
     max_skipped: int = 50
     """Non-finite steps in a row after which the run gives up."""
+    trackers: tuple[Tracker, ...] = ()
+    """Where metrics go beside metrics.jsonl."""
 
     def __post_init__(self) -> None:
         for name in COUNTS:
@@ -72,6 +98,18 @@ class TrainConfig:
         if not 0 <= self.ema_decay < 1:
             raise Refusal(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         self.task.check(self.model)
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        given = {source.part for source in self.parts_from}
+        if wrong := [part for part in given if getattr(self.model, part, None) is None]:
+            raise Refusal(f"parts_from names {', '.join(sorted(wrong))}; the model has none")
+        asks = type(self.model.lpips) is LPIPSConfig
+        if asks and self.init_from is None and "lpips" not in given:
+            raise Refusal(
+                "model.lpips needs trained weights: python -m vdm_jax.convert.lpips, and parts_from "
+                "with the directory of them; or say RandomLPIPSConfig()"
+            )
 
     def build_model(self) -> VideoModel:
         return self.model.build(rngs=nnx.Rngs(self.seed))
@@ -80,7 +118,7 @@ class TrainConfig:
 # What may change when a run is continued: how long, where and how often. With other steps the rest
 # of the run takes the learning rates of a run of that length.
 RESUMABLE = ("steps", "mesh", "judge", "log_every", "save_every", "keep", "preview_every",
-             "num_previews", "held_out_samples", "max_skipped")  # fmt: skip
+             "num_previews", "held_out_samples", "max_skipped", "trackers")  # fmt: skip
 
 
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 
 from vdm_jax.core import mesh as meshes
 from vdm_jax.data.loader import Source, stack
-from vdm_jax.diffusion.denoiser import Denoiser, denoiser
-from vdm_jax.tasks.task import Arrays, to_signal
+from vdm_jax.diffusion.denoiser import Denoiser
+from vdm_jax.tasks.task import Arrays, abstract
 from vdm_jax.train.config import TrainConfig
 
 NUM_FOR_MEAN = 64  # training samples that the constant answer is averaged from
@@ -21,42 +21,59 @@ class HeldOut:
 
     def __init__(self, config: TrainConfig, mesh: Mesh, source: Source, held_out: Source):
         """The first `held_out_samples` of `held_out`, or all if there are fewer."""
-        count = min(config.held_out_samples, len(held_out))
-        count = max(count - count % meshes.batch_shards(mesh), meshes.batch_shards(mesh))
-        samples = stack([held_out[i % len(held_out)] for i in range(count)])
-        arrays = config.task.prepare(config.model, samples)
-        self._arrays = meshes.put_whole_batch(arrays, mesh)
+        self._config, self._mesh, self._source = config, mesh, source
         self._task, self._key = config.task, jax.random.key(config.seed)
-        self._graphdef, _ = nnx.split(meshes.build_abstract(config.build_model), nnx.Param)
+        self._graphdef, _ = abstract(config.model)
+        self._shards = meshes.batch_shards(mesh)
+        count = min(config.held_out_samples, len(held_out))
+        count = max(count - count % self._shards, self._shards)
+        self._arrays = self._put([held_out[i % len(held_out)] for i in range(count)])
         whole = meshes.replicated(mesh)
         self._loss = jax.jit(self._model_loss, out_shardings=whole)
         self._mean_loss = jax.jit(self._constant_loss, out_shardings=whole)
-        self._mean = _mean_frame(source)
+        self._frame = jax.jit(self._mean_frame, out_shardings=whole)
+        self._mean: Array | None = None
 
     def loss(self, params: nnx.State) -> float:
         """Of the model with these weights."""
-        return float(self._loss(params, self._arrays, self._key))
+        with jax.set_mesh(self._mesh):
+            return float(self._loss(params, self._arrays, self._key))
 
     def mean_predictor_loss(self, params: nnx.State) -> float:
         """Of answering every noisy video with the mean training frame: what a model must beat."""
-        return float(self._mean_loss(params, self._arrays, self._key, self._mean))
+        with jax.set_mesh(self._mesh):
+            if self._mean is None:
+                self._mean = self._mean_of_source(params)
+            return float(self._mean_loss(params, self._arrays, self._key, self._mean))
+
+    def _put(self, samples: list) -> Arrays:
+        arrays = self._task.prepare(self._config.model, stack(samples))
+        return meshes.put_whole_batch(arrays, self._mesh)
 
     def _model_loss(self, params: nnx.State, arrays: Arrays, key: Array) -> Float[Array, ""]:
         model = nnx.merge(self._graphdef, params)
-        denoise = denoiser(model.network, self._task.process.precond)
-        return self._task.price(denoise, self._task.condition(model, arrays), arrays, key)
+        answer, x0 = self._task.answer(model), self._task.clean(model, arrays)
+        return self._task.price(answer, x0, self._task.condition(model, arrays), key)
 
     def _constant_loss(
         self, params: nnx.State, arrays: Arrays, key: Array, mean: Array
     ) -> Float[Array, ""]:
         model = nnx.merge(self._graphdef, params)
         answer: Denoiser = lambda z, level, cond: jnp.broadcast_to(mean[None, None], z.shape)  # noqa: E731
-        return self._task.price(answer, self._task.condition(model, arrays), arrays, key)
+        x0 = self._task.clean(model, arrays)
+        return self._task.price(answer, x0, self._task.condition(model, arrays), key)
 
+    def _mean_frame(self, params: nnx.State, arrays: Arrays) -> Float[Array, "h w c"]:
+        model = nnx.merge(self._graphdef, params)
+        return self._task.clean(model, arrays).mean(axis=(0, 1))
 
-def _mean_frame(source: Source) -> Float[np.ndarray, "h w c"]:
-    spread = np.linspace(0, len(source) - 1, min(NUM_FOR_MEAN, len(source))).astype(int)
-    frames = [
-        np.asarray(to_signal(jnp.asarray(source[int(i)]["video"]))).mean(axis=0) for i in spread
-    ]
-    return np.mean(frames, axis=0)
+    def _mean_of_source(self, params: nnx.State) -> Array:
+        """Of clips all over the source, a few at a time."""
+        each = len(self._arrays[next(iter(self._arrays))])
+        spread = np.linspace(0, len(self._source) - 1, NUM_FOR_MEAN).astype(int)
+        parts = [spread[start : start + each] for start in range(0, len(spread), each)]
+        frames = [
+            self._frame(params, self._put([self._source[int(i)] for i in np.resize(part, each)]))
+            for part in parts
+        ]
+        return jnp.mean(jnp.stack(frames), axis=0)

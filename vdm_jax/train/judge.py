@@ -2,20 +2,22 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.data.loader import Source
+from vdm_jax.data.loader import Source, stack
 from vdm_jax.data.synthetic import MovingShapes
 from vdm_jax.metrics import shapes
+from vdm_jax.metrics.frames import psnr
 
-Draw = Callable[[Sequence[str], UInt8[np.ndarray, "n h w c"]], UInt8[np.ndarray, "n t h w c"]]
-"""Captions and first frames to videos, by the model that is judged."""
+Draw = Callable[[Mapping[str, Any]], UInt8[np.ndarray, "n t h w c"]]
+"""Samples, {"video": …, "caption": …}, to what the model makes of all that its task reads of
+them: captions, first frames, or of an autoencoder the videos themselves."""
 
 
 class Verdict(NamedTuple):
@@ -62,7 +64,8 @@ class ShapesJudge:
         assert isinstance(held_out, MovingShapes)
         truths = [held_out.truth(i) for i in range(self.num_videos)]
         true = np.stack([truth.video for truth in truths])
-        scores = shapes.score(draw([truth.caption for truth in truths], true[:, 0]), truths)
+        captions = [truth.caption for truth in truths]
+        scores = shapes.score(draw({"video": true, "caption": captions}), truths)
         rows = {
             "model": scores,
             "copy the first frame": shapes.score(shapes.copy_first_frame(true), truths),
@@ -73,3 +76,33 @@ class ShapesJudge:
             self.num_videos,
         )  # fmt: skip
         return Verdict(shapes.table(rows, bar), dataclasses.asdict(scores))
+
+
+@dataclass(frozen=True)
+class PSNRJudge:
+    """How well samples come back: for autoencoders, of which nothing new is asked."""
+
+    num_videos: int = 64
+    """Held-out samples that are compared, or all if there are fewer."""
+
+    def __post_init__(self) -> None:
+        if self.num_videos < 1:
+            raise Refusal(f"judge.num_videos must be at least 1, got {self.num_videos}")
+
+    def check(self, held_out: Source) -> None:
+        """Every source has samples."""
+
+    def __call__(self, draw: Draw, held_out: Source) -> Verdict:
+        count = min(self.num_videos, len(held_out))
+        samples = stack([held_out[i] for i in range(count)])
+        truth = samples["video"]
+        flat = np.broadcast_to(truth.mean((2, 3), keepdims=True).round(), truth.shape)
+        scores = {
+            "psnr": float(psnr(draw(samples), truth).mean()),
+            "psnr_of_mean_colour": float(psnr(flat.astype(np.uint8), truth).mean()),
+        }
+        table = (
+            f"PSNR of {count} held-out samples: {scores['psnr']:.2f} dB (each frame's mean colour "
+            f"alone: {scores['psnr_of_mean_colour']:.2f} dB)"
+        )
+        return Verdict(table, scores)

@@ -6,34 +6,39 @@ from functools import partial
 from pathlib import Path
 
 import jax
+from flax import nnx
 from jax.sharding import Mesh
 
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.checkpoint import Checkpoints
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.loader import Loader, Source, stack
-from vdm_jax.train import rundir
-from vdm_jax.train import state as states
+from vdm_jax.train import begin, fits, rundir, track
 from vdm_jax.train.config import TrainConfig
+from vdm_jax.train.measure import Profile
 from vdm_jax.train.observer import Observer
 from vdm_jax.train.state import Built, TrainState
-from vdm_jax.train.step import StepFn, update
 from vdm_jax.train.stop import Stopped, stop_sign
+from vdm_jax.train.traced import Program, check_batch, flops, traced_step
 
 
-def train(config: TrainConfig, workdir: Path) -> bool:
+def train(config: TrainConfig, workdir: Path, profile: Profile | None = None) -> bool:
     """Run `config` in `workdir` to its last step, from wherever an earlier call left off.
+
+    profile: steps of which a trace is kept in `workdir`.
 
     Returns whether it was finished; False: SIGTERM or Ctrl-C stopped it, and its state is saved.
     Raises Refusal, before anything is compiled, when config, data, directory or checkpoints do not
     fit together, and later when too many steps in a row were not finite.
     """
     rundir.check(workdir, config)
+    track.check(config.trackers)
     mesh = config.mesh.build()
     sources = open_sources(config, mesh)
-    built = states.build(config.build_model, config.optim.build(config.steps), mesh)
+    built = begin.build(config, mesh)
+    fits.check(config, built, mesh)
     with Checkpoints(workdir / "checkpoints", keep=config.keep) as checkpoints:
-        checkpoints.check_room(built.abstract)
+        checkpoints.check_room((built.abstract, built.frozen))
         loader = open_loader(config, sources[0])
         restored = checkpoints.restore(built.abstract)
         if restored is not None:
@@ -45,14 +50,16 @@ def train(config: TrainConfig, workdir: Path) -> bool:
                 )
         rundir.prepare(workdir, config)
         step = 0 if restored is None else restored.step
+        if profile is not None:
+            profile.check(step, config.steps)
         before = None if restored is None else restored.state
         with (
             stop_sign() as stop,
-            Observer(config, workdir, mesh, sources, stop, before) as observer,
+            Observer(config, workdir, built, mesh, sources, stop, before, profile) as observer,
         ):
             if restored is not None:
                 observer.say(f"going on from step {step} of {config.steps} in {workdir}")
-            make_state = built.init if before is None else lambda: before
+            make_state = partial(rundir.weights, workdir, config, built, before)
             make_step = partial(compiled_step, config, built, sources[0], mesh)
             return _run(
                 config, mesh, step, make_state, make_step, loader, checkpoints, observer, stop
@@ -63,8 +70,8 @@ def _run(
     config: TrainConfig,
     mesh: Mesh,
     step: int,
-    make_state: Callable[[], TrainState],
-    make_step: Callable[[], StepFn],
+    make_state: Callable[[], tuple[TrainState, nnx.State]],
+    make_step: Callable[[], Program],
     loader: Loader,
     checkpoints: Checkpoints,
     observer: Observer,
@@ -74,22 +81,26 @@ def _run(
     key = jax.random.key(config.seed)
     try:
         if step == config.steps:
-            return finished(config, step, make_state(), observer)
-        state, train_step = observer.compile(lambda: (make_state(), make_step()))
+            return finished(config, step, *make_state(), observer)
+        (state, frozen), train_step = observer.compile(lambda: (make_state(), make_step()))
+        observer.meter.flops = train_step.flops
+        observer.trace(step, scalars)
         while step < config.steps and not stop.is_set():
-            batch = config.task.prepare(config.model, next(loader))
+            with observer.meter.fetching(scalars):
+                batch = config.task.prepare(config.model, next(loader))
             jax.block_until_ready(scalars)  # one step ahead, no more: a stop is heeded soon
-            state, scalars = train_step(state, meshes.put_batch(batch, mesh), key)
+            state, scalars = train_step(state, frozen, meshes.put_batch(batch, mesh), key)
             step += 1
+            observer.trace(step, scalars)
             if step % config.log_every == 0 or step == config.steps:
                 observer.report(step, scalars)
             if step % config.save_every == 0 or step == config.steps:
                 save(checkpoints, step, state, loader, observer)
                 saved = step
             if step % config.preview_every == 0 or step == config.steps:
-                observer.preview(step, state)
+                observer.preview(step, state, frozen)
         if step == config.steps:
-            observer.finish(state)
+            observer.finish(state, frozen)
     except Stopped:
         pass
     finally:
@@ -102,13 +113,15 @@ def _run(
     return not stopped
 
 
-def finished(config: TrainConfig, step: int, state: TrainState, observer: Observer) -> bool:
+def finished(
+    config: TrainConfig, step: int, state: TrainState, frozen: nnx.State, observer: Observer
+) -> bool:
     """A run that has all its steps: what it still lacks is drawn, nothing is trained."""
     if observer.is_finished(step):
         observer.say(f"nothing to do: {step} of {config.steps} steps are trained; raise --steps")
     else:
-        observer.preview(step, state)
-        observer.finish(state)
+        observer.preview(step, state, frozen)
+        observer.finish(state, frozen)
     return True
 
 
@@ -116,18 +129,14 @@ def save(
     checkpoints: Checkpoints, step: int, state: TrainState, loader: Loader, observer: Observer
 ) -> None:
     """Start writing a checkpoint, once the records that belong before it are on the disk."""
-    observer.sync()
-    checkpoints.save(step, state, {"data": loader.state()})
+    with observer.meter.saving():
+        observer.sync()
+        checkpoints.save(step, state, {"data": loader.state()})
 
 
 def open_sources(config: TrainConfig, mesh: Mesh) -> tuple[Source, Source]:
     """What is trained on and what is held out, checked against the rest of the config."""
-    shards = meshes.batch_shards(mesh) * config.accumulate
-    if config.batch_size % shards:
-        raise Refusal(
-            f"batch_size {config.batch_size} must be a multiple of {shards}: data x fsdp devices "
-            "x accumulate"
-        )
+    check_batch(config, mesh)
     sources = config.data.build(), config.held_out.build()
     if config.judge is not None:
         config.judge.check(sources[1])
@@ -151,26 +160,13 @@ def open_loader(config: TrainConfig, source: Source) -> Loader:
     )
 
 
-def compiled_step(config: TrainConfig, built: Built, source: Source, mesh: Mesh) -> StepFn:
+def compiled_step(config: TrainConfig, built: Built, source: Source, mesh: Mesh) -> Program:
     """The training step, compiled for the shapes of this run."""
-    step = update(
-        built.graphdef,
-        config.task.loss,
-        config.optim.build(config.steps),
-        ema_decay=config.ema_decay,
-        accumulate=config.accumulate,
-    )
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, built.abstract)
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
     sample = config.task.prepare(config.model, stack([source[0]]))
-    sharding = meshes.batch_sharding(mesh)
-    batch = {
-        name: jax.ShapeDtypeStruct(
-            (config.batch_size, *rows.shape[1:]), rows.dtype, sharding=sharding
-        )
-        for name, rows in sample.items()
-    }
-    return jitted.lower(built.abstract, batch, jax.random.key(config.seed)).compile()
+    traced = traced_step(config, built, mesh, sample)
+    with jax.set_mesh(mesh):
+        compiled = traced.lower().compile()
+    return Program(compiled, flops(traced, compiled, mesh))
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, TypeVar
 
 import jax
+from flax import nnx
 from jax.sharding import Mesh
 
 from vdm_jax.core import config as configs
@@ -22,15 +23,17 @@ from vdm_jax.data.loader import Source
 from vdm_jax.train import log, report
 from vdm_jax.train.config import TrainConfig
 from vdm_jax.train.held_out import HeldOut
+from vdm_jax.train.measure import Meter, Profile, told
 from vdm_jax.train.preview import Previews
 from vdm_jax.train.progress import Progress, duration
-from vdm_jax.train.state import TrainState
+from vdm_jax.train.state import Built, TrainState
 from vdm_jax.train.step import Scalars
 from vdm_jax.train.stop import interruptible
 
 T = TypeVar("T")
 
 METRICS = "metrics.jsonl"
+PROFILE = "profile"
 FINISHED = "finished"
 FIRST_FRAME = Path("samples", "first_frame.png")
 PACKAGES = ("vdm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -47,14 +50,20 @@ class Observer:
         self,
         config: TrainConfig,
         workdir: Path,
+        built: Built,
         mesh: Mesh,
         sources: tuple[Source, Source],
         stop: threading.Event,
         restored: TrainState | None,
+        profile: Profile | None = None,
     ):
-        """sources: what is trained on, what is held out. restored: what the run goes on from."""
+        """sources: what is trained on, what is held out. restored: what the run goes on from.
+
+        profile: the steps that a trace is made of.
+        """
         step = 0 if restored is None else int(restored.step)
         self._config, self._workdir, self._stop = config, workdir, stop
+        self._join, self._profile = built.trainable.join, profile
         self._chief = jax.process_index() == 0
         self._begin = self._then = time.monotonic()
         self._first = self._before = step
@@ -69,6 +78,14 @@ class Observer:
         if self._chief:
             self._log = self._open.enter_context(_appended(workdir / "log.txt"))
             self._metrics = self._open.enter_context(log.MetricsLog(workdir / METRICS, step))
+        self.meter = Meter(log.read(workdir / METRICS) if self._chief else ())
+        self._writers = []
+        for tracker in config.trackers if self._chief else ():
+            writer = tracker.open(workdir, step, json.loads(configs.to_json(config)))
+            self._open.callback(writer.close)
+            self._writers.append(writer)
+        if profile is not None:
+            self._open.callback(profile.close)
         else:
             console = self._open.enter_context(_appended(Path(os.devnull)))
         self._progress = Progress(
@@ -100,7 +117,7 @@ class Observer:
 
     def compile(self, work: Callable[[], T]) -> T:
         """`work()`, which makes XLA compile the training step; says so meanwhile."""
-        with self._progress.compiling():
+        with self.meter.pausing(), self._progress.compiling():
             compiled = interruptible(work, self._stop)
         self._then = time.monotonic()
         return compiled
@@ -116,8 +133,16 @@ class Observer:
         self._count_skips(step, int(values["skipped"]), steps)
         self._then, self._before = now, step
         rates = {"seconds_per_step": pace, "frames_per_second": self._frames / max(pace, 1e-9)}
-        self._record(step, values | rates)
-        self._progress.update(step, values["loss"])
+        measured = self.meter.report(steps)
+        self._record(step, values | rates | measured)
+        self._progress.update(step, values["loss"], told(measured))
+
+    def trace(self, step: int, scalars: Scalars | None) -> None:
+        """Called when `step` steps are taken: begins or ends the profile where it is time."""
+        if self._profile is not None:
+            finished = self._profile.at(step, scalars, self._workdir / PROFILE)
+            if finished is not None:
+                self.say(finished)
 
     def _count_skips(self, step: int, skipped: int, steps: int) -> None:
         new, self._skipped = skipped - self._skipped, skipped
@@ -130,12 +155,13 @@ class Observer:
                 f"lower --optim.learning-rate. What {self._workdir} holds is intact"
             )
 
-    def preview(self, step: int, state: TrainState) -> None:
+    def preview(self, step: int, state: TrainState, frozen: nnx.State) -> None:
         """Held-out loss and preview videos with the averaged weights; then curves and report."""
-        with self._progress.busy("drawing previews"):
-            loss = interruptible(lambda: self._held_out.loss(state.ema), self._stop)
-            mean = self._held_out.mean_predictor_loss(state.ema)
-            videos = interruptible(lambda: self._previews.draw(state.ema), self._stop)
+        with self.meter.pausing(), self._progress.busy("drawing previews"):
+            params = self._join(state.ema, frozen)
+            loss = interruptible(lambda: self._held_out.loss(params), self._stop)
+            mean = self._held_out.mean_predictor_loss(params)
+            videos = interruptible(lambda: self._previews.draw(params), self._stop)
             self._record(step, {"held_out_loss": loss, "mean_predictor_loss": mean})
             if self._chief:
                 self._previews.write(videos, self._workdir / "samples", step)
@@ -143,11 +169,12 @@ class Observer:
         self._then, self._before = time.monotonic(), step
         self.say(f"step {step}: held-out loss {loss:.4g} (constant answer {mean:.4g})")
 
-    def finish(self, state: TrainState) -> None:
+    def finish(self, state: TrainState, frozen: nnx.State) -> None:
         """The judge's table, the final report, and what to try next."""
         step, took = self._config.steps, time.monotonic() - self._begin
-        with self._progress.busy("grading"):
-            verdict = interruptible(lambda: self._previews.judge(state.ema), self._stop)
+        with self.meter.pausing(), self._progress.busy("grading"):
+            params = self._join(state.ema, frozen)
+            verdict = interruptible(lambda: self._previews.judge(params), self._stop)
         if verdict is not None:
             self._scores = verdict.table
             self.say(verdict.table)
@@ -167,6 +194,8 @@ class Observer:
     def _record(self, step: int, values: dict[str, float]) -> None:
         if self._metrics is not None:
             self._metrics.write(step, values)
+        for writer in self._writers:
+            writer.write(step, values)
 
     def sync(self) -> None:
         """Records of metrics.jsonl are on the disk; called before a checkpoint is saved."""

@@ -28,9 +28,7 @@ class Previews:
 
     def draw(self, params: nnx.State) -> np.ndarray:
         """Videos uint8 "n t h w c" of the previewed samples."""
-        truth, captions = self._samples["video"], self._samples["caption"]
-        pictures = list(truth[:, 0]) if self._config.task.takes_picture else None
-        return self._generate(params, captions, pictures, seed=self._config.seed)
+        return self._generate.again(params, self._samples, seed=self._config.seed)
 
     def write(self, videos: np.ndarray, folder: Path, step: int) -> Path:
         """step_000500.mp4 and .webp: each sample as the model has it, beside the truth."""
@@ -53,11 +51,7 @@ class Previews:
     def judge(self, params: nnx.State) -> Verdict | None:
         if self._config.judge is None:
             return None
-        seed = self._config.seed
-        pictured = self._config.task.takes_picture
         return self._config.judge(
-            lambda captions, pictures: self._generate(
-                params, captions, list(pictures) if pictured else None, seed=seed
-            ),
+            lambda samples: self._generate.again(params, samples, seed=self._config.seed),
             self._held_out,
         )

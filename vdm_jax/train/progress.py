@@ -53,8 +53,8 @@ class Progress:
         plain = [] if stream.isatty() else [stream]
         self._plain = plain if log is None else [*plain, log]
 
-    def update(self, step: int, loss: float) -> None:
-        """Step `step` is done, with this loss."""
+    def update(self, step: int, loss: float, more: str = "") -> None:
+        """Step `step` is done, with this loss; `more` is shown as it is."""
         now = self._clock()
         if step > self._step:
             pace = (now - self._seen) / (step - self._step)
@@ -64,10 +64,10 @@ class Progress:
         last = step >= self._total
         if self._bar is not None and (now - self._drawn >= REFRESH or last):
             self._drawn, self._bar.n = now, step
-            self._bar.set_postfix_str(self._state(loss))
+            self._bar.set_postfix_str(self._state(loss, more))
         if now - self._said >= INTERVAL or last:
             self._said = now
-            self._lines(f"step {step}/{self._total}  {self._state(loss)}")
+            self._lines(f"step {step}/{self._total}  {self._state(loss, more)}")
 
     @contextmanager
     def compiling(self, what: str = "the training step") -> Generator[None, None, None]:
@@ -102,7 +102,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def _state(self, loss: float) -> str:
+    def _state(self, loss: float, more: str) -> str:
         facts = [f"loss {loss:.4g}"]
         if self._pace is not None:
             left = self._pace * (self._total - self._step)
@@ -110,6 +110,7 @@ class Progress:
                 f"{self._pace:.3g} s/step",
                 f"{self._frames / max(self._pace, 1e-9):.0f} frames/s",
             ]
+            facts += [more] if more else []
             facts.append(f"ETA {duration(left)}" if left > 0 else "done")
         return "  ".join(facts)
 

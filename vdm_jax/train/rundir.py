@@ -1,15 +1,21 @@
 """The run directory, and whether a config may go on in it.
 
 config.json  checkpoints/  metrics.jsonl  samples/  loss.png  report.html  log.txt
+frozen/      the weights that the run reads and does not change, where there are any
 """
 
+import shutil
 from pathlib import Path
 
 import jax
+from flax import nnx
 
+from vdm_jax.core import checkpoint
 from vdm_jax.core import config as configs
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.sample.load import FROZEN
 from vdm_jax.train.config import RESUMABLE, TrainConfig, differences
+from vdm_jax.train.state import Built, TrainState
 
 CONFIG = "config.json"
 
@@ -29,6 +35,24 @@ def prepare(workdir: Path, config: TrainConfig) -> None:
         part = workdir / (CONFIG + ".part")
         part.write_text(configs.to_json(config), encoding="utf-8")
         part.replace(workdir / CONFIG)
+
+
+def weights(
+    workdir: Path, config: TrainConfig, built: Built, restored: TrainState | None
+) -> tuple[TrainState, nnx.State]:
+    """The state to train from, and the frozen weights, which the run keeps from its first step."""
+    kept = workdir / FROZEN
+    if restored is not None:
+        frozen = built.frozen
+        return restored, checkpoint.load_weights(kept, frozen) if jax.tree.leaves(
+            frozen
+        ) else frozen
+    state, frozen = built.init()
+    if jax.tree.leaves(frozen):
+        if jax.process_index() == 0:
+            shutil.rmtree(kept, ignore_errors=True)  # of a run that ended before its first save
+        checkpoint.save_weights(kept, configs.to_json(config), frozen)
+    return state, frozen
 
 
 def _check_config(workdir: Path, config: TrainConfig) -> None:

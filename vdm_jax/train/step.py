@@ -9,52 +9,57 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from vdm_jax.tasks.task import VideoModel
 from vdm_jax.train.state import TrainState
 
+Arrays = dict[str, Array]
 Scalars = dict[str, Float[Array, ""]]
-LossFn = Callable[[VideoModel, dict[str, Array], Array], tuple[Float[Array, ""], Scalars]]
-StepFn = Callable[[TrainState, dict[str, Array], Array], tuple[TrainState, Scalars]]
+LossFn = Callable[[Any, Arrays, Array], tuple[Float[Array, ""], Scalars]]
+ModelFn = Callable[[nnx.State, nnx.State], Any]
+"""(trained, frozen) -> the model with these weights."""
+StepFn = Callable[[TrainState, nnx.State, Arrays, Array], tuple[TrainState, Scalars]]
 
 
 def update(
-    graphdef: nnx.GraphDef,
+    model: ModelFn,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     *,
     ema_decay: float,
     accumulate: int,
 ) -> StepFn:
-    """A pure function (state, batch, key) -> (state, scalars).
+    """A pure function (state, frozen, batch, key) -> (state, scalars).
 
+    The loss finds the number of steps that were taken in the batch, as "step".
     The batch is cut into `accumulate` equal parts whose gradients are averaged. When the loss or
     the gradient is not finite, weights, moments and average keep their old values bit by bit:
     a `where`, because multiplying by zero would let a NaN through.
     """
 
-    def gradients(params: nnx.State, batch: dict[str, Array], key: Array) -> Any:
+    def gradients(state: TrainState, frozen: nnx.State, batch: Arrays, key: Array) -> Any:
         def loss_of(params: nnx.State) -> tuple[Float[Array, ""], Scalars]:
-            return loss_fn(nnx.merge(graphdef, params), batch, key)
+            return loss_fn(model(params, frozen), {**batch, "step": state.step}, key)
 
-        return jax.value_and_grad(loss_of, has_aux=True)(params)
+        return jax.value_and_grad(loss_of, has_aux=True)(state.params)
 
-    def accumulated(params: nnx.State, batch: dict[str, Array], key: Array) -> Any:
+    def accumulated(state: TrainState, frozen: nnx.State, batch: Arrays, key: Array) -> Any:
         if accumulate == 1:
-            return gradients(params, batch, key)
+            return gradients(state, frozen, batch, key)
         parts = jax.tree.map(lambda rows: _cut(rows, accumulate), batch)
         keys = jax.random.split(key, accumulate)
-        first = gradients(params, jax.tree.map(lambda rows: rows[0], parts), keys[0])
+        first = gradients(state, frozen, jax.tree.map(lambda rows: rows[0], parts), keys[0])
 
-        def add(total: Any, part: tuple[dict[str, Array], Array]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradients(params, *part)), None
+        def add(total: Any, part: tuple[Arrays, Array]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradients(state, frozen, *part)), None
 
         rest = jax.tree.map(lambda rows: rows[1:], (parts, keys))
         total, _ = jax.lax.scan(add, first, rest)
         return jax.tree.map(lambda x: x / accumulate, total)
 
-    def step(state: TrainState, batch: dict[str, Array], key: Array) -> tuple[TrainState, Scalars]:
+    def step(
+        state: TrainState, frozen: nnx.State, batch: Arrays, key: Array
+    ) -> tuple[TrainState, Scalars]:
         key = jax.random.fold_in(key, state.step)
-        (loss, scalars), grads = accumulated(state.params, batch, key)
+        (loss, scalars), grads = accumulated(state, frozen, batch, key)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

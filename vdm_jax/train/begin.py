@@ -1,0 +1,76 @@
+"""Where a run's first weights come from: drawn, or those of a model or of another run."""
+
+from functools import partial, reduce
+from pathlib import Path
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from vdm_jax.adapters import temporal_decoder
+from vdm_jax.core import mesh as meshes
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.sample import load
+from vdm_jax.tasks.task import ModelConfig, abstract
+from vdm_jax.train import state as states
+from vdm_jax.train.config import PartFrom, TrainConfig
+from vdm_jax.train.state import Built, Initial
+
+
+def build(config: TrainConfig, mesh: Mesh) -> Built:
+    """The training state of `config` over `mesh`; reads and allocates nothing yet.
+
+    Raises Refusal for an `init_from` that is no model, or not one that can become this one.
+    """
+    return states.build(
+        abstract(config.model),
+        config.trainable,
+        config.optim.build(config.steps),
+        mesh,
+        _initial(config),
+        seed=config.seed,
+        frozen_dtype=config.frozen_dtype,
+    )
+
+
+def _initial(config: TrainConfig) -> Initial:
+    """All parts from one place, then those of `parts_from`."""
+    whole = _whole(config)
+    if not config.parts_from:
+        return whole
+
+    def initial(params: nnx.State) -> nnx.State:
+        made = whole(params)
+        return reduce(partial(_with_part, config.model), config.parts_from, made)
+
+    return initial
+
+
+def _with_part(model: ModelConfig, params: nnx.State, source: PartFrom) -> nnx.State:
+    """The parameters of `model`, those of one part replaced."""
+    theirs, loaded = load.part(Path(source.directory), source.part, params)
+    mine = params[source.part]
+    weights = loaded[source.part]
+    if source.part == "vae" and temporal_decoder.fits(theirs.vae, model.vae):
+        weights = temporal_decoder.inflated(weights, mine)
+    if _shapes(weights) != _shapes(mine):
+        raise Refusal(f"the {source.part} in {source.directory} is not that of the model")
+    cast = jax.tree.map(lambda new, old: new.astype(old.dtype), weights, mine)
+    placed = meshes.put(cast, jax.tree.map(lambda leaf: leaf.sharding, mine))
+    return nnx.State({**params, source.part: placed})
+
+
+def _shapes(params: nnx.State) -> dict[tuple, tuple[int, ...]]:
+    return {path: leaf.get_value().shape for path, leaf in nnx.to_flat_state(params)}
+
+
+def _whole(config: TrainConfig) -> Initial:
+    if config.init_from is None:
+        return states.fresh(config.build_model)
+    directory = Path(config.init_from)
+    source = load.describe(directory)
+
+    def initial(params: nnx.State) -> nnx.State:
+        return load.filled(directory, source, params)
+
+    return initial
