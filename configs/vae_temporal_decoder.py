@@ -5,9 +5,9 @@ so that every diffusion model of its latents gets the better decoder:
 
     python -m vdm_jax.train --config configs/vae_temporal_decoder.py
 
-Paper: Align your Latents (Blattmann et al. 2023, arXiv:2304.08818), section 3.1.1, with the blocks of
-Stable Video Diffusion's decoder (arXiv:2311.15127): blocks over time that at first change nothing,
-a convolution over time at the end, and a discriminator of clips. For one GPU or TPU of 16 GB.
+Paper: Align your Latents (Blattmann et al. 2023, arXiv:2304.08818), section 3.1.1, with the blocks
+of Stable Video Diffusion's decoder (arXiv:2311.15127): over time, at first changing nothing, and a
+convolution over time at the end, and a discriminator of clips. For one GPU or TPU of 16 GB.
 
 Expect the PSNR of the pictures' autoencoder and less of what changes from frame to frame without
 reason. `smoke` begins from nothing, on moving shapes.

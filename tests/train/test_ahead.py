@@ -23,8 +23,6 @@ from vdm_jax.train.traced import traced_step
 TOY = Accelerator("toy", ("toy",), tflops=1e-3, memory_gb=1.0, terabytes_per_second=1e-3)
 ELSEWHERE = {  # what a program for other hardware is compiled under
     "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
 }
 OF_TESTS = {"XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"}  # settings of conftest.py
 

@@ -17,7 +17,11 @@ from vdm_jax.core.devices import Accelerator
 from vdm_jax.core.refusal import Refusal
 
 EXAMPLES = "v5e:1x1, v5e:2x4, v6e:4x4, v5p:2x2x1, tpu7x:2x2x1, h100:8, h200:8, a100:1"
-ALONE = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}  # libtpu asks no server
+ALONE = {  # libtpu asks no server what machine this is
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+}
 TPU = re.compile(r"(?P<kind>v\d+[a-z]?|tpu\d+x):(?P<size>\d+(x\d+){1,2})")
 GPU = re.compile(r"(?P<kind>[a-z]+\d+):(?P<count>\d+)")
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -118,7 +118,7 @@ def check(config: TrainConfig, hardware: Absent) -> Ahead:
     check_batch(config, mesh)
     with compiling_for(hardware.platform), _told(f"compiling for {hardware.name}"):
         began = time.monotonic()
-        built = begin.build(replace(config, init_from=None), mesh)
+        built = begin.shapes(config, mesh)
         sample = blank(config)
         traced = traced_step(config, built, mesh, sample)
         kinds = fits.held(built) | {"batch": fits.of_device(batch_shapes(config, mesh, sample))}

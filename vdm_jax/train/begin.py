@@ -22,12 +22,21 @@ def build(config: TrainConfig, mesh: Mesh) -> Built:
 
     Raises Refusal for an `init_from` that is no model, or not one that can become this one.
     """
+    return _built(config, mesh, _initial(config))
+
+
+def shapes(config: TrainConfig, mesh: Mesh) -> Built:
+    """As `build`, for compiling alone: where weights would come from is not looked at."""
+    return _built(config, mesh, states.fresh(config.build_model))
+
+
+def _built(config: TrainConfig, mesh: Mesh, initial: Initial) -> Built:
     return states.build(
         abstract(config.model),
         config.trainable,
         config.optim.build(config.steps),
         mesh,
-        _initial(config),
+        initial,
         seed=config.seed,
         frozen_dtype=config.frozen_dtype,
     )

@@ -107,8 +107,8 @@ class TrainConfig:
         asks = type(self.model.lpips) is LPIPSConfig
         if asks and self.init_from is None and "lpips" not in given:
             raise Refusal(
-                "model.lpips needs trained weights: python -m vdm_jax.convert.lpips, and parts_from "
-                "with the directory of them; or say RandomLPIPSConfig()"
+                "model.lpips needs trained weights: run python -m vdm_jax.convert.lpips and name "
+                "their directory in parts_from; or say RandomLPIPSConfig()"
             )
 
     def build_model(self) -> VideoModel:

@@ -52,8 +52,12 @@ def check(config: TrainConfig, built: Built, mesh: Mesh) -> None:
     Says nothing where the memory of the devices is unknown.
     """
     limit = room(mesh)
-    if limit is None:
-        return
+    if limit is not None:
+        check_room(config, built, mesh, limit)
+
+
+def check_room(config: TrainConfig, built: Built, mesh: Mesh, limit: int) -> None:
+    """As `check`, of devices that hold `limit` bytes each."""
     needed = least(built)
     if sum(needed.values()) > limit:
         parts = ", ".join(f"{_gb(size)} {kind}" for kind, size in needed.items() if size)
@@ -92,7 +96,10 @@ def _advice(config: TrainConfig, mesh: Mesh, limit: int) -> str:
     best = math.inf
     for words, other in _changes(config, mesh.size):
         mesh = other.mesh.build_on(mesh.devices.ravel().tolist())
-        needed = sum(least(begin.build(replace(other, init_from=None), mesh)).values())
+        try:
+            needed = sum(least(begin.shapes(other, mesh)).values())
+        except Refusal:  # a change that this model cannot make
+            continue
         if needed <= limit:
             return f"{words} takes at least {_gb(needed)} GB"
         best = min(best, needed)
@@ -107,7 +114,7 @@ def _changes(config: TrainConfig, count: int) -> Iterator[tuple[str, TrainConfig
             config = replace(config, mesh=replace(config.mesh, data=None, fsdp=fsdp))
             yield f"--mesh.fsdp {fsdp}", config
     few = replace(config, frozen_dtype="bfloat16")
-    beside = "" if config.mesh.fsdp == 1 else f" with --mesh.fsdp {config.mesh.fsdp}"
+    beside = "" if config.mesh.fsdp == 1 else f" and --mesh.fsdp {config.mesh.fsdp}"
     if config.frozen_dtype != "bfloat16":
         yield f"--frozen-dtype bfloat16{beside}", few
     if not isinstance(config.trainable, LoRA):
@@ -117,5 +124,5 @@ def _changes(config: TrainConfig, count: int) -> Iterator[tuple[str, TrainConfig
         )
 
 
-def _gb(count: float) -> str:
+def _gb(count: int | float) -> str:
     return f"{count / 1e9:.3g}"

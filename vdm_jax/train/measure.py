@@ -25,7 +25,8 @@ WORTH_SAYING = 0.05  # part of a step's time from which waiting and saving are t
 class Meter:
     """Sorts the seconds of a run. flops: operations of a step on one device, once it is compiled.
 
-    records: of the run so far, by which goodput counts on.
+    records: of the run so far, by which goodput counts on. device_kind: None is that of the first
+    device here.
     """
 
     flops: float | None = None
@@ -36,6 +37,7 @@ class Meter:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        device_kind: str | None = None,
     ):
         self._clock, self._wall = clock, wall
         self._doing, self._since = STEPS, clock()
@@ -45,8 +47,7 @@ class Meter:
         last = timed[-1] if timed else {"time": wall(), "run_seconds": 0.0, "step_seconds": 0.0}
         self._began = last["time"] - last["run_seconds"]
         self._before = last["step_seconds"]
-        kind = jax.local_devices()[0].device_kind
-        self._device = devices.known(kind)
+        self._device = devices.known(device_kind or jax.local_devices()[0].device_kind)
 
     @contextmanager
     def fetching(self, pending: Any) -> Iterator[None]:

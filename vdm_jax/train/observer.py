@@ -78,6 +78,8 @@ class Observer:
         if self._chief:
             self._log = self._open.enter_context(_appended(workdir / "log.txt"))
             self._metrics = self._open.enter_context(log.MetricsLog(workdir / METRICS, step))
+        else:
+            console = self._open.enter_context(_appended(Path(os.devnull)))
         self.meter = Meter(log.read(workdir / METRICS) if self._chief else ())
         self._writers = []
         for tracker in config.trackers if self._chief else ():
@@ -86,8 +88,6 @@ class Observer:
             self._writers.append(writer)
         if profile is not None:
             self._open.callback(profile.close)
-        else:
-            console = self._open.enter_context(_appended(Path(os.devnull)))
         self._progress = Progress(
             config.steps,
             frames_per_step=self._frames,
