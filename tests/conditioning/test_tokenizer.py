@@ -81,7 +81,7 @@ def test_missing_damaged_and_outsized_files_are_refused_in_one_line(folder, tmp_
         tokenizer.tokenize(tmp_path / "none", ["red"], 5)
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(Refusal, match="holds no tokenizer"):
-        tokenizer.copy_files(tmp_path, tmp_path / "copy")
+        tokenizer.texts(tmp_path)
     for number, text in enumerate(("{", "[]", '{"a": "b"}', "\x00", "[" * 5000, "")):
         broken = write(tmp_path / str(number))
         (broken / "vocab.json").write_text(text)
@@ -97,7 +97,9 @@ def test_missing_damaged_and_outsized_files_are_refused_in_one_line(folder, tmp_
 
 def test_captions_become_tokens_of_the_tower_wherever_the_model_directory_lies(folder, tmp_path):
     config = configs.from_json(configs.to_json(CLIPTextEncoderConfig(tower=TOWER)))
-    tokenizer.copy_files(folder, tmp_path / "moved" / "tokenizer")
+    (tmp_path / "moved" / "tokenizer").mkdir(parents=True)
+    for name, text in tokenizer.texts(folder).items():
+        (tmp_path / "moved" / "tokenizer" / name).write_text(text, encoding="utf-8")
     config = config.at(tmp_path / "moved")
     ids = config.tokenize(CAPTIONS)
     np.testing.assert_array_equal(ids, tokenizer.tokenize(folder, CAPTIONS, 12))

@@ -1,18 +1,14 @@
 """The whole way from pictures to frames, beside diffusers' pipeline with the same weights."""
 
-import jax
-import numpy as np
 import pytest
-import torch
 from PIL import Image
+from reference.side_by_side import distance
 from reference.stable_video import Sizes, picture, pipeline
 
 from vdm_jax.convert.__main__ import main as convert
-from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.video import read
 from vdm_jax.sample.__main__ import main as sample
-from vdm_jax.sample.pipeline import Pipeline
 
 pytestmark = pytest.mark.parity
 
@@ -38,42 +34,9 @@ def models(request, tmp_path_factory):
     return theirs, folder / "ours"
 
 
-def distance(ours, theirs):
-    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
-
-
-def noises(theirs, count, frames, height, width, seed):
-    """Unit noise of the latents and of the pictures, "n t h w c" and "n h w c"."""
-    rng = np.random.default_rng(seed)
-    factor = theirs.vae_scale_factor
-    latents = rng.standard_normal((count, frames, height // factor, width // factor, 4))
-    generator = torch.Generator().manual_seed(seed)  # what diffusers will draw for the pictures
-    pixels = torch.randn((count, 3, height, width), generator=generator).numpy()
-    return latents.astype(np.float32), pixels.transpose(0, 2, 3, 1)
-
-
-def compared(models, pictures, *, seed=3, frames=3, height=32, width=48, **settings):
-    """Relative distance of the frames, by both ways, from the same noise."""
+def compared(models, pictures, **settings):
     theirs, folder = models
-    latents, pixels = noises(theirs, len(pictures), frames, height, width, seed)
-    shared = {"num_frames": frames, "height": height, "width": width, "num_steps": 4}
-    shared = {**shared, "fps": 5.0, **settings}
-    one = MeshConfig().build_on(jax.devices()[:1])
-    ours = Pipeline(folder, dtype="float32", mesh=one, batch_size=len(pictures), **shared)
-    given = {"latents": latents, "image_noise": pixels}
-    frames_of_ours = ours(pictures, given=given)
-    shared["num_inference_steps"] = shared.pop("num_steps")
-    shared["fps"] = int(shared["fps"])
-    with torch.no_grad():
-        frames_of_theirs = theirs(
-            [Image.fromarray(p) for p in pictures],
-            generator=torch.Generator().manual_seed(seed),
-            latents=torch.from_numpy(latents.transpose(0, 1, 4, 2, 3)),
-            decode_chunk_size=frames,
-            output_type="pt",
-            **shared,
-        ).frames
-    return distance(frames_of_ours, frames_of_theirs.permute(0, 1, 3, 4, 2).numpy())
+    return distance(theirs, folder, pictures, **settings)
 
 
 @FIRST

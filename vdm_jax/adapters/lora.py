@@ -86,7 +86,7 @@ class LoRA:
         self, weight: Float[Array, "*shape"], a: Float[Array, "i r"], b: Float[Array, "r o"]
     ) -> Float[Array, "*shape"]:
         """The weight with its change, in the weight's own type; summed in that of the factors."""
-        delta = (self.scale * a) @ b
+        delta = jnp.matmul(self.scale * a, b, precision="highest")
         return (weight.astype(delta.dtype) + delta.reshape(weight.shape)).astype(weight.dtype)
 
     def _factors(self, path: tuple, kernel: nnx.Variable, key: Array) -> dict[str, LoRAParam]:

@@ -6,7 +6,6 @@ directory keeps them in a folder of its own. Nothing is ever downloaded.
 
 import functools
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,16 +47,13 @@ def tokenize(
     return ids
 
 
-def copy_files(source: Path, target: Path) -> None:
-    """The tokenizer's files of one folder into another, which is made; other files stay behind.
+def texts(folder: Path) -> dict[str, str]:
+    """The tokenizer's files in a folder by name, to be kept elsewhere; other files stay behind.
 
     Raises:
         Refusal: if the files are missing.
     """
-    names = _present(source)
-    target.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        shutil.copyfile(source / name, target / name)
+    return {name: (folder / name).read_text(encoding="utf-8") for name in _present(folder)}
 
 
 def _present(folder: Path) -> list[str]:

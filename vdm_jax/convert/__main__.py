@@ -3,11 +3,15 @@
 python -m vdm_jax.convert --from svd_xt.safetensors --output models/svd_xt --dtype bfloat16
 python -m vdm_jax.convert --from stable-video-diffusion-img2vid --variant fp16 --output models/svd
 python -m vdm_jax.convert --from models/svd_xt --to diffusers --output exported
+python -m vdm_jax.convert --from runs/tuned --output models/tuned
+python -m vdm_jax.convert --from runs/tuned --to lora --output camera.safetensors
+python -m vdm_jax.convert --from models/svd_xt --lora camera.safetensors --output models/camera
 python -m vdm_jax.convert --from svd_xt.safetensors --check
 """
 
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -19,12 +23,13 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from vdm_jax.convert import export, original, plan
+from vdm_jax.convert import export, lora, original, plan, published
 from vdm_jax.convert.plan import Dtype, Plan
 from vdm_jax.convert.read.plain_file import sha256
 from vdm_jax.core import checkpoint, command
 from vdm_jax.core import config as configs
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.sample import joined, load
 
 PROG = "python -m vdm_jax.convert"
 SOURCE = "source.json"  # in a model directory: the files that it was made from
@@ -32,17 +37,24 @@ SOURCE = "source.json"  # in a model directory: the files that it was made from
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Bring the weights of Stable Video Diffusion here, or take a model back to diffusers."""
+    """Bring the weights of Stable Video Diffusion here, take a model back to diffusers, or make a
+    model of a training run."""
 
     source: str = ""
     """What to convert; also written --from. A diffusers folder or a single file (safetensors or
-    torch); with --to diffusers the directory of a model or of a run."""
+    torch), or a model or run directory of this package: of a run its averaged weights, whole."""
     output: str = ""
-    """Directory to write; must not exist, or be empty."""
-    to: Literal["model", "diffusers"] = "model"
-    """model: the directory that sample and train load. diffusers: a folder for diffusers."""
+    """Directory to write; must not exist, or be empty. With --to lora a file."""
+    to: Literal["model", "diffusers", "lora"] = "model"
+    """model: the directory that sample and train load. diffusers: a folder for diffusers. lora:
+    what a run with LoRA has learnt, alone, as the field's .safetensors."""
+    lora: str = ""
+    """File of a LoRA to add to the model's weights."""
+    lora_scale: float = 1.0
+    """How much of --lora is added; -1 takes it out again."""
     dtype: Dtype | None = None
-    """Type to store weights in; None is float32 for a model, for diffusers that of the model."""
+    """Type to store weights in; None is float32 for weights of other libraries, and for our own the
+    type that they have."""
     variant: str = ""
     """Variant in the names of a diffusers folder's files, read or written, such as fp16."""
     configs: str = ""
@@ -62,8 +74,8 @@ def main(args: Sequence[str]) -> int:
     args = [re.sub(r"^--from(?=$|=)", "--source", arg) for arg in args]
     request = configs.override(Request(), args, prog=PROG)
     _check(request)
-    if request.to == "diffusers":
-        _to_diffusers(request)
+    if _is_ours(Path(request.source)) or request.to != "model":
+        _from_ours(request)
     else:
         _to_model(request)
     return 0
@@ -82,8 +94,10 @@ def _check(request: Request) -> None:
         raise Refusal(f"--from {request.source}: there is no such file or folder")
     if request.variant and not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", request.variant):
         raise Refusal(f"--variant {request.variant!r} is no part of a file name, such as fp16")
-    if request.output:
+    if request.output and request.to != "lora":
         checkpoint.check_new(request.output)
+    if not math.isfinite(request.lora_scale):
+        raise Refusal(f"--lora-scale must be a number, got {request.lora_scale}")
 
 
 # ---- To a model directory ------------------------------------------------------------------------
@@ -91,8 +105,8 @@ def _check(request: Request) -> None:
 
 def _to_model(request: Request) -> None:
     path = Path(request.source)
-    if (path / "config.json").exists() and not (path / original.INDEX).exists():
-        raise Refusal(f"{path} is a model directory already; --to diffusers takes it back")
+    if request.lora:
+        raise Refusal("--lora is for a model directory: convert the weights first, then add it")
     if request.sha256 and path.is_dir():
         raise Refusal("--sha256 is of one file; --from is a folder")
     with original.opened(
@@ -161,14 +175,34 @@ def _compare(wanted: str, path: Path, sums: dict[Path, str]) -> None:
         raise Refusal(f"{path}: its SHA-256 is {', '.join(sums.values())}, not {wanted.lower()}")
 
 
-# ---- To diffusers --------------------------------------------------------------------------------
+# ---- From a model or a run -----------------------------------------------------------------------
 
 
-def _to_diffusers(request: Request) -> None:
+def _is_ours(path: Path) -> bool:
+    return (path / "config.json").exists() and not (path / original.INDEX).exists()
+
+
+def _from_ours(request: Request) -> None:
     for name in ("configs", "num_frames", "sha256"):
         if getattr(request, name):
-            raise Refusal(f"--{name.replace('_', '-')} is not for --to diffusers")
-    found = export.opened(Path(request.source))
+            flag = name.replace("_", "-")
+            raise Refusal(f"--{flag} is for weights of other libraries; {request.source} is ours")
+    source, output = Path(request.source), Path(request.output)
+    config = load.describe(source)
+    if request.to == "lora":
+        layers = lora.write(source, config, output)
+        print(f"{output}: {layers} layers, {os.path.getsize(output) / 1e6:.1f} MB")
+        return
+    weights = joined.opened(source, config)
+    if request.lora:
+        weights = lora.added(weights, Path(request.lora), request.lora_scale)
+    if request.to == "diffusers":
+        _to_diffusers(request, export.opened(config, weights))
+    else:
+        _to_new_model(request, published.Published(config, weights, request.dtype))
+
+
+def _to_diffusers(request: Request, found: export.Export) -> None:
     if request.check:
         with _bar("checking", found.stored_bytes) as bar:
             for part in found.parts:
@@ -188,6 +222,18 @@ def _to_diffusers(request: Request) -> None:
     for part in found.parts:
         file = Path(request.output) / part / export.file_name(part, request.variant or None)
         print(f"{file}: {len(found.parts[part])} tensors, {os.path.getsize(file) / 1e9:.3f} GB")
+
+
+def _to_new_model(request: Request, found: published.Published) -> None:
+    if request.check:
+        with _bar("checking", found.nbytes) as bar:
+            found.check_values(bar)
+        print(f"{request.source}: all arrays are there, verified and finite")
+        return
+    check_room(Path(request.output), found.nbytes)
+    with _bar("writing", found.nbytes) as bar:
+        found.write(Path(request.output), bar)
+    print(f"{request.output}: {found.parameters:,} parameters, {found.nbytes / 1e9:.2f} GB")
 
 
 # ---- Both ----------------------------------------------------------------------------------------

@@ -20,9 +20,10 @@ from vdm_jax.convert.plan import TABLE, Dtype, Progress, in_dtype, shapes_of
 from vdm_jax.convert.read.tensors import DTYPES, count_nonfinite
 from vdm_jax.convert.safetensors_writer import Entry
 from vdm_jax.core import manifest, storage
-from vdm_jax.core.checkpoint import Stored, check_new, stored_weights
+from vdm_jax.core.checkpoint import check_new
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.sample import load
+from vdm_jax.sample.joined import Weights, dtype_of, shape_of
+from vdm_jax.sample.load import Described
 
 AT_ONCE = 256 << 20  # bytes read in one go
 DIFFUSERS = "0.24.0"  # the version whose configs these are; later ones read them
@@ -47,25 +48,25 @@ class Export(NamedTuple):
 
     configs: Mapping[str, Mapping[str, Any]]
     parts: Mapping[str, Sequence[Turn]]
-    stored: Stored
+    weights: Weights
 
     def dtype_of(self, turn: Turn) -> str:
         """The type that the array is stored in."""
-        return self.stored.kinds[self.stored.prefix + turn.ours].partition("[")[0]
+        return dtype_of(self.weights.kinds[turn.ours])
 
     def arrays(
         self, part: str, dtype: Dtype | None, progress: Progress
     ) -> Iterator[tuple[Turn, np.ndarray]]:
         """The arrays of a part as diffusers has them. Raises Refusal for one that is not finite."""
         for turns in self._handfuls(part):
-            held = self.stored.read([turn.ours for turn in turns])
+            held = self.weights.read([turn.ours for turn in turns])
             for turn in turns:
                 array = held[turn.ours]
                 if count_nonfinite(array):
                     raise Refusal(f"{turn.ours} has values that are NaN or infinite")
                 progress(array.nbytes)
                 array = turn.layout.take(array, turn.shape)
-                yield turn, in_dtype(array, dtype or array.dtype.name, turn.ours)
+                yield turn, in_dtype(array, dtype or self.dtype_of(turn), turn.ours)
 
     def entries(self, part: str, dtype: Dtype | None) -> dict[str, Entry]:
         """The tensors of a part, as its file announces them."""
@@ -92,23 +93,16 @@ class Export(NamedTuple):
             yield turns
 
 
-def opened(directory: Path) -> Export:
-    """The model in a model directory or a run directory, its files verified.
+def opened(config: Described, weights: Weights) -> Export:
+    """A model and its weights, as diffusers has them.
 
-    Raises Refusal for a damaged one, and for a model that diffusers does not know.
+    Raises Refusal for a model that diffusers does not know, and weights that are not those of it.
     """
-    config = load.describe(directory)
     configs = architecture.configs_of(config)
-    stored = stored_weights(directory)
     ours = shapes_of(config.model)
-    held = {stored.prefix + path: list(shape) for path, shape in ours.items()}
-    found = {
-        name: [int(size) for size in kind.partition("[")[2].rstrip("]").split(",") if size]
-        for name, kind in stored.kinds.items()
-        if name.startswith(stored.prefix)
-    }
-    if wrong := [name for name in sorted(held | found) if held.get(name) != found.get(name)]:
-        raise Refusal(f"{directory} does not hold the model of its config: {', '.join(wrong)}")
+    found = {name: shape_of(kind) for name, kind in weights.kinds.items()}
+    if wrong := [name for name in sorted({*ours, *found}) if ours.get(name) != found.get(name)]:
+        raise Refusal(f"the weights are not those of the model's config: {', '.join(wrong)}")
     parts: dict[str, list[Turn]] = {part: [] for part in PARTS}
     for path, shape in ours.items():
         named = TABLE.theirs(path)
@@ -116,7 +110,7 @@ def opened(directory: Path) -> Export:
         part, _, name = named.name.partition(".")
         parts[part].append(Turn(path, name, named.how.theirs(shape), named.how))
     parts["vae"] += _passed_over(parts["vae"], configs["vae"])
-    return Export(configs, parts, stored)
+    return Export(configs, parts, weights)
 
 
 def _passed_over(turns: Sequence[Turn], config: Mapping[str, Any]) -> Iterator[Turn]:

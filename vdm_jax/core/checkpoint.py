@@ -11,8 +11,10 @@ checksums, does not fall back to an older step, and leaves half-written folders 
 Which step is the newest is read from the disk each time.
 """
 
+import errno
 import fcntl
 import logging
+import os
 import shutil
 import threading
 import time
@@ -28,7 +30,8 @@ from jaxtyping import PyTree
 
 from vdm_jax.core import deferred, manifest, storage
 from vdm_jax.core.arrays import any_float, kinds, named, nested, read_numpy, restored
-from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.processes import any_process, together
+from vdm_jax.core.refusal import Refusal, Unavailable
 
 LOG = logging.getLogger(__name__)
 CONFIG = "config.json"
@@ -58,11 +61,13 @@ class Checkpoints:
         self._saving = self.directory / ".saving"
         self._deleting = self.directory / ".deleting"
         self._known: set[int] = set()  # steps that this object wrote or verified
+        self._in_flight = -1
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
-        if jax.process_index() == 0:
-            self._lock = _opened(self.directory)
-            _removed(self._saving, self._deleting)
+        with together(f"{self.directory} could not be opened"):
+            if jax.process_index() == 0:
+                self._lock = _opened(self.directory)
+                _removed(self._saving, self._deleting)
         storage.hush()
         self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
 
@@ -70,8 +75,8 @@ class Checkpoints:
         """Start saving; returns as soon as the arrays of `state` may be donated or overwritten.
 
         meta is JSON kept with the arrays (data position, fingerprint, …). A failure of the save
-        is raised by the next save, wait or close, as Refusal where the disk is at fault. A step
-        that this object already saved or restored is not written again.
+        is raised by the next save, wait or close, as Unavailable where the disk is at fault. A
+        step that this object already saved or restored is not written again.
         """
         self.wait()
         if step in self._known:
@@ -87,6 +92,7 @@ class Checkpoints:
             except BaseException:
                 self._discard()
                 raise
+        self._in_flight = step
         self._thread = threading.Thread(target=self._commit, args=(step, body), name="commit")
         self._thread.start()
 
@@ -116,15 +122,19 @@ class Checkpoints:
             return
         self._thread.join()
         self._thread, failure, self._failure = None, self._failure, None
-        failed_anywhere = _any_process(flag=failure is not None)
+        failed_anywhere = any_process(flag=failure is not None)
+        if failed_anywhere:
+            self._known.discard(self._in_flight)
         if failure is not None:
             with storage.one_line(f"the last save in {self.directory} failed"):
                 raise failure
         if failed_anywhere:
-            raise Refusal(f"the last save in {self.directory} failed in another process")
+            raise Unavailable(f"the last save in {self.directory} failed in another process")
 
-    def restore(self, abstract_state: PyTree) -> Restored | None:
+    def restore(self, abstract_state: PyTree, before: int | None = None) -> Restored | None:
         """The newest step that verifies, or None when the folder holds no step.
+
+        before: only a step below this one is wanted; None then also where there is none intact.
 
         abstract_state: the pytree to fill, of arrays or `jax.ShapeDtypeStruct`s; their shardings
         decide where the arrays go, whatever mesh they were saved from.
@@ -132,9 +142,9 @@ class Checkpoints:
         steps exist but none verifies, and when the arrays are not those of abstract_state.
         """
         self.wait()
-        newest, damaged = self._newest() if jax.process_index() == 0 else (-1, 0)
+        newest, damaged = self._newest(before) if jax.process_index() == 0 else (-1, 0)
         newest, damaged = _from_first_process(newest), _from_first_process(damaged)
-        if newest < 0 and damaged == 0:
+        if newest < 0 and (damaged == 0 or before is not None):
             return None
         if newest < 0:
             raise Refusal(
@@ -148,10 +158,10 @@ class Checkpoints:
         return Restored(newest, state, body["meta"])
 
     def check_room(self, state: PyTree) -> None:
-        """Refuses if a checkpoint of `state` (arrays or shapes) exceeds the free disk space."""
+        """Unavailable where a checkpoint of `state` (arrays or shapes) has no room on the disk."""
         missing = storage.lacking(self.directory, state)
-        if _any_process(flag=missing is not None):
-            raise Refusal(missing or f"another process finds no room in {self.directory}")
+        if any_process(flag=missing is not None):
+            raise Unavailable(missing or f"another process finds no room in {self.directory}")
 
     def steps(self) -> list[int]:
         """Committed steps on the disk, ascending; verified or not."""
@@ -180,10 +190,12 @@ class Checkpoints:
         if jax.process_index() == 0:
             self._lock.close()
 
-    def _newest(self) -> tuple[int, int]:
+    def _newest(self, before: int | None) -> tuple[int, int]:
         """(newest step that verifies or -1, number that did not); moves the latter aside."""
         damaged = len(_steps(self.directory / "quarantine"))
         for step in reversed(self.steps()):
+            if before is not None and step >= before:
+                continue
             if self._intact(step):
                 return step, damaged
             damaged += 1
@@ -192,7 +204,7 @@ class Checkpoints:
     def _intact(self, step: int) -> bool:
         folder = self.directory / str(step)
         try:
-            manifest.verify(folder)
+            _verified(folder)
         except manifest.Damaged as reason:
             aside = _free_name(self.directory / "quarantine" / str(step))
             LOG.warning("checkpoint %d is damaged, moved to %s: %s", step, aside, reason)
@@ -233,8 +245,8 @@ def save_weights(
     """Write a model directory: config.json, weights/ and their manifest, all or nothing.
 
     weights: arrays, or `core.deferred.Deferred` ones, which are read as they are written.
-    beside: further texts by the name of their file. Refuses a directory that already holds
-    something.
+    beside: further texts by the name of their file, "a.json" or "folder/a.json". Refuses a
+    directory that already holds something.
     """
     check_new(directory)
     directory = Path(directory).absolute()
@@ -245,6 +257,7 @@ def save_weights(
                 _removed(draft)
                 draft.mkdir(parents=True)
                 for name, text in {CONFIG: config_json, **(beside or {})}.items():
+                    (draft / name).parent.mkdir(exist_ok=True)
                     (draft / name).write_text(text, encoding="utf-8")
             _meet()  # nobody writes before the draft is there
             handler = ocp.PyTreeCheckpointHandler(type_handler_registry=deferred.handlers())
@@ -273,8 +286,17 @@ class Stored(NamedTuple):
     """Verified weights on the disk: the folder of arrays, their kinds, and what precedes a name."""
 
     folder: Path
-    kinds: dict[str, str]
+    held: dict[str, str]
     prefix: str
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Type and shape of each array, "float32[8,16]", by its name without the prefix."""
+        return {
+            name.removeprefix(self.prefix): kind
+            for name, kind in self.held.items()
+            if name.startswith(self.prefix)
+        }
 
     def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """A few of the arrays, by their names without the prefix."""
@@ -299,7 +321,7 @@ def stored_weights(directory: str | Path) -> Stored:
     for step in reversed(steps):
         folder = directory / "checkpoints" / str(step)
         try:
-            body = manifest.verify(folder)
+            body = _verified(folder)
         except manifest.Damaged as reason:
             LOG.warning("checkpoint %s is damaged, passed over: %s", folder, reason)
             continue
@@ -337,18 +359,27 @@ def _steps(directory: Path) -> list[int]:
     return sorted(int(f.name) for f in directory.iterdir() if f.name.isdecimal())
 
 
+def _verified(folder: Path) -> dict[str, Any]:
+    """What the manifest of a step says; Damaged where the folder is not that step as written."""
+    body = manifest.verify(folder)
+    if str(body.get("step")) != folder.name:
+        raise manifest.Damaged(f"it is step {body.get('step')} under another name")
+    return body
+
+
 def _opened(directory: Path) -> Any:
     """Make the folder and take its lock, which ends with the process, however that ends."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / ".lock").open("w")
     except OSError as error:
-        raise Refusal(f"{directory} cannot be written: {error.strerror}") from error
+        kind = Unavailable if error.errno in (errno.EROFS, errno.ENOSPC, errno.EIO) else Refusal
+        raise kind(f"{directory} cannot be written: {error.strerror}") from error
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         lock.close()
-        raise Refusal(f"another process is saving in {directory}; stop it first") from error
+        raise Unavailable(f"another process is saving in {directory}; stop it first") from error
     return lock
 
 
@@ -357,7 +388,7 @@ def _removed(*folders: Path) -> None:
     for folder in folders:
         for _ in range(50):
             shutil.rmtree(folder, ignore_errors=True)
-            if not folder.exists():
+            if not folder.exists() or not os.access(folder.parent, os.W_OK):
                 break
             time.sleep(0.1)
 
@@ -374,15 +405,8 @@ def _free_name(path: Path) -> Path:
 # ---- Processes -----------------------------------------------------------------------------------
 
 
-def _any_process(*, flag: bool) -> bool:
-    """Whether `flag` is set in any process; all processes meet here."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.int32(flag)).any())
-
-
 def _meet() -> None:
-    _any_process(flag=False)
+    any_process(flag=False)
 
 
 def _from_first_process(value: int) -> int:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +24,7 @@ SUFFIXES = frozenset(
     (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".gif", ".webp")
 )
 
+Split = Literal["all", "train", "test"]
 BadFiles = Callable[[Path, Sequence[Refusal]], None]
 """What to do about the unreadable files of a folder: told once, when the source is built."""
 
@@ -56,18 +58,21 @@ class VideoFolder:
     width: int
     fps: float | None = None
     """Rate that videos are resampled to; None keeps each file's own."""
+    split: Split = "all"
+    """Of the files in order of their names test is the last tenth, at least one; train the rest."""
 
     def build(self) -> "Folder":
-        return Folder(self.directory, self.windows, (self.height, self.width), fps=self.fps)
+        size = self.height, self.width
+        return Folder(self.directory, self.windows, size, fps=self.fps, split=self.split)
 
 
 class Folder:
     """Source over the videos below a folder: fixed windows of each, in order of their names.
 
     size: (height, width) that samples are scaled and centre-cropped to. fps: the rate that videos
-    are resampled to before windows are cut; None keeps each file's own. Every file is read
-    through when the source is built, since a header does not prove that frames follow; what is
-    found to be damaged only in decoding is refused then. The key of a sample is
+    are resampled to before windows are cut; None keeps each file's own. split: as in `VideoFolder`.
+    Every file is read through when the source is built, since a header does not prove that frames
+    follow; what is found to be damaged only in decoding is refused then. The key of a sample is
     "relative/path.mp4:first frame".
     """
 
@@ -78,11 +83,12 @@ class Folder:
         size: tuple[int, int],
         *,
         fps: float | int | None = None,
+        split: Split = "all",
         bad_files: BadFiles = refuse_bad,
         limits: video.Limits | None = None,
     ):
         """Raises Refusal if there are no videos, if all are too short, or as `bad_files` does."""
-        self._root = Path(folder)
+        self._root, self._split = Path(folder), split
         self._windows, self._size, self._fps = windows, size, fps
         self._limits = limits or video.Limits()
         self._videos = self._inspect(bad_files)
@@ -131,7 +137,7 @@ class Folder:
         if not paths:
             raise Refusal(f"{self._root}: holds no videos ({' '.join(sorted(SUFFIXES))})")
         good, bad = [], []
-        for path in paths:
+        for path in self._of_split(paths):
             try:
                 good.append(self._describe(path))
             except Refusal as refusal:
@@ -139,6 +145,14 @@ class Folder:
         if bad:
             bad_files(self._root, bad)
         return good
+
+    def _of_split(self, paths: Sequence[Path]) -> Sequence[Path]:
+        if self._split == "all":
+            return paths
+        if len(paths) < 2:
+            raise Refusal(f"{self._root} holds one video; training needs another, to hold out")
+        first = len(paths) - max(1, len(paths) // 10)
+        return paths[:first] if self._split == "train" else paths[first:]
 
     def _describe(self, path: Path) -> _Video:
         extent = video.measure(path, fps=self._fps, limits=self._limits)

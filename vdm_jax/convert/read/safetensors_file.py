@@ -32,7 +32,7 @@ class SafetensorsFile:
     def __init__(self, file: PlainFile, limits: Limits):
         self._file = file
         length = _header_length(file, limits)
-        header = _header(file, file.read(8, length), limits)
+        header, self.metadata = _header(file, file.read(8, length), limits)
         self._begins: dict[str, int] = {}
         self._tensors: dict[str, TensorInfo] = {}
         spans = []
@@ -75,15 +75,17 @@ def _header_length(file: PlainFile, limits: Limits) -> int:
     return length
 
 
-def _header(file: PlainFile, text: bytes, limits: Limits) -> dict[str, Any]:
-    """The entries of the header, without the metadata."""
+def _header(
+    file: PlainFile, text: bytes, limits: Limits
+) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """The entries of the header, and the metadata."""
     header = parsed(file, text, "header", limits)
     metadata = header.pop(METADATA, {})
     if type(metadata) is not dict or not all(type(v) is str for v in metadata.values()):
         raise Refusal(f"{file.path}: {METADATA} in the header is not a table of texts")
     if not header:
         raise Refusal(f"{file.path}: holds no tensors")
-    return header
+    return header, MappingProxyType(metadata)
 
 
 def parsed(file: PlainFile, text: bytes, what: str, limits: Limits | None = None) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""A model directory from a run or from another model: whole weights, not how they came to be."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from vdm_jax.conditioning import tokenizer
+from vdm_jax.conditioning.text import CLIPTextEncoderConfig
+from vdm_jax.convert.plan import Dtype, Progress, in_dtype
+from vdm_jax.convert.read.tensors import DTYPES, count_nonfinite
+from vdm_jax.core import checkpoint
+from vdm_jax.core import config as configs
+from vdm_jax.core.deferred import Deferred
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.sample.joined import Weights, dtype_of, shape_of
+from vdm_jax.sample.load import Described
+from vdm_jax.tasks.task import Pretrained
+
+TOKENIZER = "tokenizer"  # folder beside the weights
+
+
+@dataclass(frozen=True)
+class Published:
+    """What becomes a model directory. dtype: None keeps the type of each array."""
+
+    config: Described
+    weights: Weights
+    dtype: Dtype | None
+
+    @property
+    def parameters(self) -> int:
+        return sum(prod(shape_of(kind)) for kind in self.weights.kinds.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights, as they are written."""
+        return sum(array.nbytes for array in self._deferred(lambda _: None).values())
+
+    def check_values(self, progress: Progress) -> None:
+        """Read everything. Raises Refusal for an array that is not finite."""
+        for array in self._deferred(progress).values():
+            array.read()
+
+    def write(self, output: Path, progress: Progress) -> None:
+        """All or nothing; at no time more than a handful of arrays is held."""
+        model, text = self.config.model, self.config.model.text
+        beside: dict[str, str] = {}
+        if isinstance(text, CLIPTextEncoderConfig):
+            files = tokenizer.texts(Path(text.tokenizer))
+            beside = {f"{TOKENIZER}/{name}": content for name, content in files.items()}
+            model = replace(model, text=replace(text, tokenizer=TOKENIZER))
+        made = Pretrained(model=model, task=self.config.task)
+        checkpoint.save_weights(output, configs.to_json(made), self._deferred(progress), beside)
+
+    def _deferred(self, progress: Progress) -> dict[str, Deferred]:
+        return {
+            name: Deferred(
+                shape_of(kind),
+                DTYPES[self.dtype or dtype_of(kind)],
+                partial(self._read, name, self.dtype or dtype_of(kind), progress),
+            )
+            for name, kind in self.weights.kinds.items()
+        }
+
+    def _read(self, name: str, dtype: str, progress: Progress) -> np.ndarray:
+        array = self.weights.read([name])[name]
+        if count_nonfinite(array):
+            raise Refusal(f"{name} has values that are NaN or infinite")
+        array = np.ascontiguousarray(in_dtype(array, dtype, name))
+        progress(array.nbytes)
+        return array
