@@ -1,5 +1,6 @@
 """A model directory from a run or from another model: whole weights, not how they came to be."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -13,7 +14,7 @@ from vdm_jax.convert.plan import Dtype, Progress, in_dtype
 from vdm_jax.convert.read.tensors import DTYPES, count_nonfinite
 from vdm_jax.core import checkpoint
 from vdm_jax.core import config as configs
-from vdm_jax.core.deferred import Deferred
+from vdm_jax.core.deferred import AT_ONCE, Deferred
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.sample.joined import Weights, dtype_of, shape_of
 from vdm_jax.sample.load import Described
@@ -56,19 +57,49 @@ class Published:
         checkpoint.save_weights(output, configs.to_json(made), self._deferred(progress), beside)
 
     def _deferred(self, progress: Progress) -> dict[str, Deferred]:
+        kinds = self.weights.kinds
+        held = Handfuls(self.weights, {n: prod(shape_of(kind)) * 4 for n, kind in kinds.items()})
         return {
             name: Deferred(
                 shape_of(kind),
                 DTYPES[self.dtype or dtype_of(kind)],
-                partial(self._read, name, self.dtype or dtype_of(kind), progress),
+                partial(self._read, held, name, self.dtype or dtype_of(kind), progress),
             )
-            for name, kind in self.weights.kinds.items()
+            for name, kind in kinds.items()
         }
 
-    def _read(self, name: str, dtype: str, progress: Progress) -> np.ndarray:
-        array = self.weights.read([name])[name]
+    def _read(self, held: "Handfuls", name: str, dtype: str, progress: Progress) -> np.ndarray:
+        array = held.read(name)
         if count_nonfinite(array):
             raise Refusal(f"{name} has values that are NaN or infinite")
         array = np.ascontiguousarray(in_dtype(array, dtype, name))
         progress(array.nbytes)
         return array
+
+
+class Handfuls:
+    """Arrays that are asked for one by one and read many at a time, since each reading costs.
+
+    sizes: bytes of each, in the order in which they are asked for; another order is only slower.
+    """
+
+    def __init__(self, weights: Weights, sizes: Mapping[str, int]):
+        self._weights, self._sizes = weights, sizes
+        self._names = list(sizes)
+        self._held: dict[str, np.ndarray] = {}
+
+    def read(self, name: str) -> np.ndarray:
+        if name not in self._held:
+            self._held = {}  # what nobody asked for goes first
+            self._held = self._weights.read(self._from(name))
+        return self._held.pop(name)
+
+    def _from(self, name: str) -> list[str]:
+        """The name and those after it, up to AT_ONCE bytes."""
+        wanted, held = [], 0
+        for following in self._names[self._names.index(name) :]:
+            held += self._sizes[following]
+            if wanted and held > AT_ONCE:
+                break
+            wanted.append(following)
+        return wanted

@@ -92,6 +92,8 @@ def restored(folder: Path, abstract: PyTree, stored: Mapping[str, str], prefix: 
 
 def read_numpy(folder: Path, names: Mapping[str, str]) -> dict[str, np.ndarray]:
     """Some arrays of the Orbax tree in `folder`; names: {what to call one: its name there}."""
+    if not names:
+        return {}  # Orbax takes no empty tree
     target = nested(dict.fromkeys(names.values(), 0))
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
         tree = orbax.restore(

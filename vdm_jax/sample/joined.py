@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -70,7 +71,8 @@ class Joined:
         frozen = self.frozen.read([name for name in self.frozen.kinds if name in wanted])
         changed = {name.rpartition("/")[0] for name in trained}
         frozen = {n: a.astype(np.float32) if n in changed else a for n, a in frozen.items()}
-        joined = self.trainable.join(_state(self.trained.read(trained)), _state(frozen))
+        parts = jax.tree.map(jnp.asarray, (self.trained.read(trained), frozen))
+        joined = self.trainable.join(*map(_state, parts))
         return {name: np.asarray(array) for name, array in named(joined).items()}
 
 

@@ -207,13 +207,15 @@ class Autoencoding:
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """That of the autoencoder and that of the discriminator; see the module's docstring.
 
-        Reads "step", how many steps were taken.
+        Reads "step", how many steps were taken. "latent_std" among the scalars is what a diffusion
+        model on these latents divides by: its `vae.scaling_factor` is 1 / latent_std.
         """
         vae, video = _vae(model), self.clean(model, arrays)
         posterior = vae.encode(fold(video))
         decoded = _decoded(vae, _as_video(posterior.sample(key), video))
         kl = divergence(posterior) / math.prod(video.shape[2:])
-        told, scalars = self._likeness(model.lpips, video, decoded), {"kl": kl}
+        scalars = {"kl": kl, "latent_std": jnp.std(posterior.mode().astype(jnp.float32))}
+        told = self._likeness(model.lpips, video, decoded)
         judged = jnp.float32(0)
         if model.discriminator is not None:
             heard = (arrays["step"] >= self.disc_start).astype(jnp.float32)
