@@ -4,9 +4,9 @@ Convert the published weights once, put at least two videos into clips/ (any for
 seconds or more), then train one of:
 
     python -m vdm_jax.convert --from svd_xt.safetensors --output models/svd_xt --dtype bfloat16
-    python -m vdm_jax.train --config configs/finetune_svd.py:lora        # 16 GB: one Colab TPU, a GPU
-    python -m vdm_jax.train --config configs/finetune_svd.py:temporal    # layers over time alone
-    python -m vdm_jax.train --config configs/finetune_svd.py             # all 1.52 G parameters
+    python -m vdm_jax.train --config configs/finetune_svd.py:lora      # on one device
+    python -m vdm_jax.train --config configs/finetune_svd.py:temporal  # layers over time alone
+    python -m vdm_jax.train --config configs/finetune_svd.py           # all 1.52 G parameters
 
 and use what was learnt:
 

@@ -10,11 +10,13 @@ of Stable Video Diffusion's decoder (arXiv:2311.15127): over time, at first chan
 convolution over time at the end, and a discriminator of clips. For one GPU or TPU of 16 GB.
 
 Expect the PSNR of the pictures' autoencoder and less of what changes from frame to frame without
-reason. `smoke` begins from nothing, on moving shapes.
+reason. `cpu` follows `configs/vae_image.py:cpu`, by colours alone. `smoke` begins from nothing, on
+moving shapes.
 """
 
 from dataclasses import replace
 
+from vdm_jax.adapters.trainable import Selected
 from vdm_jax.data.shard import ShardedClips
 from vdm_jax.data.synthetic import MovingShapes
 from vdm_jax.data.transform import Windows
@@ -25,7 +27,7 @@ from vdm_jax.tasks.autoencoding import DECODER, Autoencoding
 from vdm_jax.tasks.task import ModelConfig, VideoShape
 from vdm_jax.train.config import PartFrom, TrainConfig
 from vdm_jax.train.judge import PSNRJudge
-from vdm_jax.train.optim import AdamW
+from vdm_jax.train.optim import AdamW, CosineDecay
 
 BEFORE = "runs/vae_image"
 VAE = VAEConfig(widths=(32, 64, 128, 128), decoder=TemporalDecoderConfig())
@@ -58,6 +60,29 @@ def config() -> TrainConfig:
         ema_decay=0.999,
         save_every=500,
         preview_every=500,
+    )
+
+
+def cpu() -> TrainConfig:
+    """After `configs/vae_image.py:cpu`: minutes on two CPU cores."""
+    clips = replace(CLIPS, height=48, width=80)
+    vae = VAEConfig(widths=(32, 64, 64), blocks=1, decoder=TemporalDecoderConfig(1))
+    return replace(
+        config(),
+        model=ModelConfig(vae=vae),
+        task=replace(TASK, video=VideoShape(num_frames=8, height=48, width=80, fps=12.0)),
+        data=clips,
+        held_out=replace(clips, split="test", windows=Windows(num_frames=8, every=2)),
+        parts_from=(PartFrom("vae", BEFORE + "-cpu"),),
+        trainable=Selected(("vae.decoder.*",)),
+        optim=AdamW(learning_rate=3e-4, decay=CosineDecay(), warmup_steps=20),
+        judge=PSNRJudge(num_videos=16),
+        steps=200,
+        batch_size=2,
+        ema_decay=0.95,
+        save_every=50,
+        preview_every=100,
+        held_out_samples=16,
     )
 
 
