@@ -45,6 +45,11 @@ NETWORK = SVDUNetConfig(
     widths=(128, 256, 512), attention_levels=(0, 1, 2), heads=(2, 4, 8), context_width=256,
     vec_width=64, dtype="bfloat16", remat=RematLayers(),
 )  # fmt: skip
+CPU_NETWORK = replace(
+    NETWORK, widths=(64, 128), attention_levels=(0, 1), heads=(2, 4), blocks=1, context_width=64,
+    vec_width=32, dtype="float32",
+)  # fmt: skip
+CPU_VAE = VAEConfig(widths=(32, 64, 64), blocks=1, decoder=TemporalDecoderConfig(1))
 MODEL = ModelConfig(
     network=NETWORK,
     vae=VAEConfig(widths=(32, 64, 128, 128), decoder=TemporalDecoderConfig()),
@@ -83,11 +88,8 @@ def cpu() -> TrainConfig:
     return replace(
         config(),
         model=ModelConfig(
-            network=replace(
-                NETWORK, widths=(64, 128), attention_levels=(0, 1), heads=(2, 4), blocks=1,
-                context_width=64, vec_width=32, dtype="float32",
-            ),
-            vae=VAEConfig(widths=(32, 64, 64), blocks=1, decoder=TemporalDecoderConfig(1)),
+            network=CPU_NETWORK,
+            vae=CPU_VAE,
             image_encoder=replace(ENCODER, width=64, hidden=256, layers=3, projection=64),
         ),
         task=replace(TASK, video=VideoShape(num_frames=8, height=48, width=80, fps=12.0)),
@@ -106,18 +108,17 @@ def cpu() -> TrainConfig:
 def smoke() -> TrainConfig:
     """The same parts, tiny, from nothing: a few seconds after compiling."""
     shapes = MovingShapes(num_frames=3, height=16, width=16)
-    made = cpu()
     encoder = CLIPVisionConfig(
         width=16, hidden=32, layers=1, heads=2, patch_size=14, image_size=28, projection=16
     )
     return replace(
-        made,
+        cpu(),
         model=ModelConfig(
             network=replace(
-                made.model.network, widths=(16, 32), heads=(1, 2), attention_levels=(0,),
+                CPU_NETWORK, widths=(16, 32), heads=(1, 2), attention_levels=(0,),
                 context_width=16, vec_width=8, groups=8,
             ),
-            vae=replace(made.model.vae, widths=(8, 16), groups=4),
+            vae=replace(CPU_VAE, widths=(8, 16), groups=4),
             image_encoder=encoder,
         ),
         task=replace(

@@ -30,6 +30,7 @@ from vdm_jax.core.checkpoint import Checkpoints
 from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.transform import Windows
+from vdm_jax.nn.pieces import Chunked
 from vdm_jax.sample import joined, load
 from vdm_jax.tasks.stable_video import FramewiseSampling
 from vdm_jax.tasks.task import VideoShape
@@ -75,6 +76,7 @@ def config(place, trainable):
             made.task,
             video=VideoShape(num_frames=3, height=32, width=48, fps=7.0),
             sampling=FramewiseSampling(num_steps=2),
+            decoding=Chunked(3),  # a decoder that mixes frames, as diffusers is told to
         ),
         data=replace(data, split="train"),
         held_out=replace(data, split="test"),
