@@ -89,9 +89,10 @@ def jax_worker(args):
     from flax import nnx
 
     from vdm_jax.models.cond import Cond, Tokens
+    from vdm_jax.models.svd_unet import SVDUNetConfig
 
     shape, given = SHAPES[args.shape], arrays(SHAPES[args.shape])
-    model = loaded(args)
+    model = loaded(args.folder, SVDUNetConfig(widths=shape.widths, heads=shape.heads))
     graph, state = nnx.split(model)
     video = jnp.asarray(given["video"])
     c_noise = jnp.full(video.shape[:2], C_NOISE)
@@ -120,7 +121,7 @@ def jax_worker(args):
     return description, calls
 
 
-def loaded(args):
+def loaded(folder, config):
     """Our network with the weights that the other worker wrote."""
     import jax.numpy as jnp
     from flax import nnx
@@ -129,16 +130,13 @@ def loaded(args):
     from vdm_jax.convert.rules import Table, moves, refuse
     from vdm_jax.convert.unet import UNET
     from vdm_jax.core.mesh import build_abstract
-    from vdm_jax.models.svd_unet import SVDUNetConfig
 
-    shape = SHAPES[args.shape]
-    config = SVDUNetConfig(widths=shape.widths, heads=shape.heads)
     model = build_abstract(lambda: config.build(rngs=nnx.Rngs(0)))
     variables = {
         "/".join(map(str, path)): variable
         for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))
     }
-    with safe_open(args.folder / "weights.safetensors", "np") as file:
+    with safe_open(folder / "weights.safetensors", "np") as file:
         theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         ready, wrong = moves(theirs, {k: v.shape for k, v in variables.items()}, Table(UNET))
         refuse("the two networks", wrong)

@@ -221,6 +221,22 @@ def test_refuses_to_start_over_when_no_step_is_intact(tmp_path):
     assert names == ["1", "2"]
 
 
+def test_a_step_under_another_name_is_damaged(tmp_path):
+    saved(tmp_path, 1, 2)
+    (tmp_path / "2").rename(tmp_path / "7")
+    assert restored(tmp_path).step == 1
+    assert (tmp_path / "quarantine" / "7").is_dir()
+
+
+def test_a_step_before_another_can_be_asked_for(tmp_path):
+    saved(tmp_path, 1, 2, 3)
+    os.truncate(tmp_path / "2" / manifest.NAME, 9)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(abstract(numbered(0)), before=3).state["b"]["c"] == 1
+        assert checkpoints.restore(abstract(numbered(0)), before=1) is None
+        assert checkpoints.steps() == [1, 3]  # the damaged one is set aside, the others stay
+
+
 def test_quarantine_keeps_every_damaged_copy_of_a_step(tmp_path):
     saved(tmp_path, 1, 2)
     for _ in range(2):
@@ -283,7 +299,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True
     )
-    assert (done.returncode, done.stdout) == (2, "[1, 2]\n"), done.stderr
+    assert (done.returncode, done.stdout) == (os.EX_TEMPFAIL, "[1, 2]\n"), done.stderr
     assert done.stderr.startswith("error: the last save in") and done.stderr.count("\n") == 1
     assert sorted(f.name for f in tmp_path.iterdir()) == [".lock", "1", "2"]
 

@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import errno, os, sys
 from vdm_jax.core.command import run
-from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.refusal import Refusal, Unavailable
 
 def main(args):
     print("started", *args)
@@ -30,6 +30,7 @@ def command(body: str, *args: str) -> subprocess.CompletedProcess[str]:
         ("return 3", 3, ""),
         ("raise Refusal('steps is 0;\\n it must be above 0')", 2,
          "error: steps is 0; it must be above 0\n"),
+        ("raise Unavailable('no room')", 75, "error: no room\n"),
         ("raise KeyboardInterrupt", 130, "interrupted\n"),
         ("raise OSError(errno.ENOSPC, 'full', 'runs/a/log.txt')", 2,
          "error: no space left on the device: runs/a/log.txt\n"),

@@ -87,11 +87,18 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_is_one_clear_line(tmp_path):
+def test_records_wait_until_a_full_disk_has_room(tmp_path, caplog):
     path = tmp_path / "metrics.jsonl"
-    log = MetricsLog(path)
-    with open("/dev/full", "wb", buffering=0) as full:
-        os.dup2(full.fileno(), log._file.fileno())
-        with pytest.raises(Refusal, match="No space left"):
-            log.write(1, {"loss": 1.0})
-    log._file.close()
+    with MetricsLog(path) as log:
+        log.write(1, {"loss": 1.0})
+        kept = os.dup(log._file.fileno())
+        with open("/dev/full", "wb", buffering=0) as full:
+            os.dup2(full.fileno(), log._file.fileno())
+            for step in (2, 3):
+                log.write(step, {"loss": 1.0})
+            log.sync()
+        assert caplog.text.count("metrics wait for room") == 1 and "No space left" in caplog.text
+        os.dup2(kept, log._file.fileno())
+        os.close(kept)
+        log.write(4, {"loss": 1.0})
+        assert [record["step"] for record in read(path)] == [1, 2, 3, 4]

@@ -15,6 +15,7 @@ from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.sample import __main__ as sample
 from vdm_jax.train import begin
+from vdm_jax.train.guard import Guard
 from vdm_jax.train.loop import open_loader, open_sources, train
 from vdm_jax.train.optim import AdamW
 from vdm_jax.train.step import update
@@ -93,17 +94,18 @@ def test_steps_that_are_never_finite_end_the_run_and_going_on_counts_them_once(
 ):
     """A rate that overflows poisons every update; what was skipped before is not counted again."""
     wild = replace(tiny.optim, learning_rate=3e38, warmup_steps=0, clip_norm=1e30)
-    bad = replace(tiny, optim=wild, max_skipped=4, steps=6, save_every=3)
-    with pytest.raises(Refusal, match="4 steps in a row were not finite"):
+    bad = replace(tiny, optim=wild, guard=Guard(patience=4), steps=6, save_every=3)
+    with pytest.raises(Refusal, match="4 steps in a row up to step 4 were not finite"):
         train(bad, tmp_path / "run")
-    assert train(replace(bad, max_skipped=5), tmp_path / "run")
+    assert train(replace(bad, guard=Guard(patience=9)), tmp_path / "run")
     skips = [line for line in capfd.readouterr().err.splitlines() if "of the last" in line]
     assert skips and all("1 of the last 1 steps" in line for line in skips)
 
 
 def test_another_computation_is_refused_in_a_used_directory(run, config):
     other = replace(config, seed=1, optim=replace(config.optim, learning_rate=1.0))
-    with pytest.raises(Refusal, match="optim, seed differ"):
+    differs = r"optim\.learning_rate was 0\.\d+, now 1\.0, seed was 0, now 1;"
+    with pytest.raises(Refusal, match=differs):
         train(other, run)
 
 
@@ -150,7 +152,7 @@ def trained_losses(config, mesh, steps):
         out_shardings=(jax.tree.map(lambda a: a.sharding, built.abstract), None),
     )
     losses = []
-    loader = open_loader(config, source)
+    loader = open_loader(config, source, mesh)
     for _ in range(steps):
         batch = meshes.put_batch(config.task.prepare(config.model, next(loader)), mesh)
         state, scalars = step(state, frozen, batch, jax.random.key(0))

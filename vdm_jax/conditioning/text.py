@@ -65,6 +65,10 @@ class WordEncoderConfig:
                 rows[i, j] = self._rows(word)
         return rows
 
+    def blank(self, count: int) -> Int[np.ndarray, "{count} l 2"]:
+        """As of captions without words."""
+        return np.zeros((count, self.max_words, _NUM_HASHES), np.int32)
+
     def _rows(self, word: str) -> tuple[int, int]:
         digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
         first, second = (int.from_bytes(half, "little") for half in (digest[:4], digest[4:]))
@@ -125,6 +129,10 @@ class CLIPTextEncoderConfig:
                 f"{self.tower.vocabulary}"
             )
         return ids
+
+    def blank(self, count: int) -> Int[np.ndarray, "{count} l"]:
+        """In the shape of `tokenize`; reads no file."""
+        return np.zeros((count, self.tower.max_tokens), np.int32)
 
 
 class CLIPTextEncoder(nnx.Module):

@@ -11,13 +11,9 @@ checksums, does not fall back to an older step, and leaves half-written folders 
 Which step is the newest is read from the disk each time.
 """
 
-import errno
-import fcntl
 import logging
-import os
 import shutil
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +24,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from vdm_jax.core import deferred, manifest, storage
+from vdm_jax.core import deferred, folders, manifest, storage
 from vdm_jax.core.arrays import any_float, kinds, named, nested, read_numpy, restored
 from vdm_jax.core.processes import any_process, together
 from vdm_jax.core.refusal import Refusal, Unavailable
@@ -66,8 +62,8 @@ class Checkpoints:
         self._failure: BaseException | None = None
         with together(f"{self.directory} could not be opened"):
             if jax.process_index() == 0:
-                self._lock = _opened(self.directory)
-                _removed(self._saving, self._deleting)
+                self._lock = folders.locked(self.directory)
+                folders.removed(self._saving, self._deleting)
         storage.hush()
         self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
 
@@ -114,7 +110,7 @@ class Checkpoints:
 
     def _discard(self) -> None:
         if jax.process_index() == 0:
-            _removed(self._saving)
+            folders.removed(self._saving)
 
     def wait(self) -> None:
         """Until the save in flight is on the disk; raises what went wrong with it."""
@@ -165,7 +161,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Committed steps on the disk, ascending; verified or not."""
-        return _steps(self.directory)
+        return folders.steps(self.directory)
 
     def close(self) -> None:
         """Wait for the save in flight, and let other processes save here."""
@@ -192,7 +188,7 @@ class Checkpoints:
 
     def _newest(self, before: int | None) -> tuple[int, int]:
         """(newest step that verifies or -1, number that did not); moves the latter aside."""
-        damaged = len(_steps(self.directory / "quarantine"))
+        damaged = len(folders.steps(self.directory / "quarantine"))
         for step in reversed(self.steps()):
             if before is not None and step >= before:
                 continue
@@ -204,9 +200,9 @@ class Checkpoints:
     def _intact(self, step: int) -> bool:
         folder = self.directory / str(step)
         try:
-            _verified(folder)
+            folders.verified(folder)
         except manifest.Damaged as reason:
-            aside = _free_name(self.directory / "quarantine" / str(step))
+            aside = folders.free_name(self.directory / "quarantine" / str(step))
             LOG.warning("checkpoint %d is damaged, moved to %s: %s", step, aside, reason)
             aside.parent.mkdir(exist_ok=True)
             folder.rename(aside)
@@ -254,7 +250,7 @@ def save_weights(
     with storage.one_line(f"the model could not be saved in {directory}"):
         try:
             if jax.process_index() == 0:
-                _removed(draft)
+                folders.removed(draft)
                 draft.mkdir(parents=True)
                 for name, text in {CONFIG: config_json, **(beside or {})}.items():
                     (draft / name).parent.mkdir(exist_ok=True)
@@ -269,14 +265,14 @@ def save_weights(
                 manifest.force(directory.parent)
             _meet()
         except BaseException:
-            _removed(draft)
+            folders.removed(draft)
             raise
 
 
 def check_weights(directory: str | Path) -> None:
     """Refuse a directory in which no weights lie; does not read them."""
     directory = Path(directory).absolute()
-    if not (directory / manifest.NAME).exists() and not _steps(directory / "checkpoints"):
+    if not (directory / manifest.NAME).exists() and not folders.steps(directory / "checkpoints"):
         raise Refusal(
             f"{directory} is neither a model directory nor a run with weights: it has no checkpoint"
         )
@@ -317,11 +313,11 @@ def stored_weights(directory: str | Path) -> Stored:
         except manifest.Damaged as reason:
             raise Refusal(f"the model in {directory} is damaged: {reason}") from None
         return Stored(directory / "weights", body["arrays"], "")
-    steps = _steps(directory / "checkpoints")
+    steps = folders.steps(directory / "checkpoints")
     for step in reversed(steps):
         folder = directory / "checkpoints" / str(step)
         try:
-            body = _verified(folder)
+            body = folders.verified(folder)
         except manifest.Damaged as reason:
             LOG.warning("checkpoint %s is damaged, passed over: %s", folder, reason)
             continue
@@ -348,58 +344,6 @@ def load_config(directory: str | Path) -> str:
         raise Refusal(
             f"{directory} has no readable {CONFIG}; a model or run directory has"
         ) from error
-
-
-# ---- The folder ----------------------------------------------------------------------------------
-
-
-def _steps(directory: Path) -> list[int]:
-    if not directory.is_dir():
-        return []
-    return sorted(int(f.name) for f in directory.iterdir() if f.name.isdecimal())
-
-
-def _verified(folder: Path) -> dict[str, Any]:
-    """What the manifest of a step says; Damaged where the folder is not that step as written."""
-    body = manifest.verify(folder)
-    if str(body.get("step")) != folder.name:
-        raise manifest.Damaged(f"it is step {body.get('step')} under another name")
-    return body
-
-
-def _opened(directory: Path) -> Any:
-    """Make the folder and take its lock, which ends with the process, however that ends."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / ".lock").open("w")
-    except OSError as error:
-        kind = Unavailable if error.errno in (errno.EROFS, errno.ENOSPC, errno.EIO) else Refusal
-        raise kind(f"{directory} cannot be written: {error.strerror}") from error
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise Unavailable(f"another process is saving in {directory}; stop it first") from error
-    return lock
-
-
-def _removed(*folders: Path) -> None:
-    """Delete them; where a save failed, its other threads may still write for a moment."""
-    for folder in folders:
-        for _ in range(50):
-            shutil.rmtree(folder, ignore_errors=True)
-            if not folder.exists() or not os.access(folder.parent, os.W_OK):
-                break
-            time.sleep(0.1)
-
-
-def _free_name(path: Path) -> Path:
-    """`path`, or the first of path-1, path-2, … that is free."""
-    candidate, count = path, 0
-    while candidate.exists():
-        count += 1
-        candidate = path.with_name(f"{path.name}-{count}")
-    return candidate
 
 
 # ---- Processes -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.refusal import Refusal, Unavailable
 
 STORAGE = {
     errno.ENOSPC: "no space left on the device",
@@ -21,13 +21,15 @@ STORAGE = {
 def run(main: Callable[[Sequence[str]], int | None], args: Sequence[str] | None = None) -> NoReturn:
     """Call a verb's main with the shell's arguments and exit with its code (None is 0).
 
-    Refusals and full, read-only or forbidden disks print `error: …` on stderr and exit 2, Ctrl-C
-    exits 130, a reader that went away (`vdm … | head`) exits 141. Anything else is a bug of ours
-    and keeps its traceback.
+    Refusals and full, read-only or forbidden disks print `error: …` on stderr and exit 2, what is
+    unavailable for now 75, Ctrl-C exits 130, a reader that went away (`vdm … | head`) exits 141.
+    Anything else is a bug of ours and keeps its traceback.
     """
     try:
         code = main(sys.argv[1:] if args is None else args)
         sys.stdout.flush()
+    except Unavailable as refusal:
+        code = _stopped(f"error: {refusal}", os.EX_TEMPFAIL)
     except Refusal as refusal:
         code = _stopped(f"error: {refusal}", 2)
     except KeyboardInterrupt:

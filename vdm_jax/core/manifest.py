@@ -84,6 +84,10 @@ def _content(folder: Path) -> dict[str, Any]:
         raise Damaged(f"{NAME} is missing") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Damaged(f"{NAME} is not readable") from None
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise Damaged(f"{NAME} cannot be read from the disk") from error
     if _sha256(content) != expected:
         raise Damaged(f"{NAME} has other bytes than were written")
     return content

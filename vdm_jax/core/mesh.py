@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -41,6 +42,9 @@ ACTIVATION_AXES: dict[str, tuple[str, ...]] = {
     "heads": ("tensor",),
     "mlp": ("tensor",),
 }
+
+VIDEO = ("batch", "frames", "space", None, None)
+"""How "b t h w c" may lie on a mesh."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,33 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
+    """Rows of a global batch that lie on devices of this process, ascending.
+
+    Processes that share a row, because the model or its videos are cut between them, name it both.
+    """
+    held = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    parts = {range(*index[0].indices(batch_size)) for index in held.values() if index}
+    return sorted({row for part in parts for row in part})
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows of the global batch as global arrays, split over the batch axes."""
-    sharding = batch_sharding(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
-    }
+    """The `local_rows` of a global batch as global arrays, split over the batch axes."""
+    shards, sharding = batch_shards(mesh), batch_sharding(mesh)
+    here = len(local_rows(mesh, shards))
+
+    def whole(rows: np.ndarray) -> jax.Array:
+        each = len(rows) // here  # rows of one shard, which lie together
+        places = {row: place for place, row in enumerate(local_rows(mesh, each * shards))}
+
+        def piece(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index, "a batch has rows"
+            first = places[index[0].indices(each * shards)[0]]
+            return rows[first : first + each]
+
+        return jax.make_array_from_callback((each * shards, *rows.shape[1:]), sharding, piece)
+
+    return {name: whole(rows) for name, rows in batch.items()}
 
 
 def put_whole_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
@@ -171,6 +196,40 @@ def constrain(x: Array, axes: tuple[str | None, ...]) -> Array:
         spec.append(wanted if fits else None)
         free -= set(wanted) if fits else set()
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def frames_together(x: Array) -> Array:
+    """ "b t …" as "b*t …", the frames of a device beside each other, so that none has to move.
+
+    Where a device holds frames of several videos that goes on on other devices, "b*t" in the usual
+    order would not be cut evenly between devices. `frames_apart` is the inverse; what lies between
+    must treat all frames alike.
+    """
+    videos, frames = _cuts(x.shape[0], x.shape[1])
+    b, t, *rest = x.shape
+    x = x.reshape(videos, b // videos, frames, t // frames, *rest)
+    return jnp.moveaxis(x, 2, 1).reshape(b * t, *rest)
+
+
+def frames_apart(x: Array, b: int) -> Array:
+    """The inverse of `frames_together`, for `b` videos."""
+    f, *rest = x.shape
+    t = f // b
+    videos, frames = _cuts(b, t)
+    x = x.reshape(videos, frames, b // videos, t // frames, *rest)
+    return jnp.moveaxis(x, 1, 2).reshape(b, t, *rest)
+
+
+def _cuts(b: int, t: int) -> tuple[int, int]:
+    """Into how many parts the mesh cuts b videos, and t frames; 1 where it does not."""
+    mesh = jax.sharding.get_abstract_mesh()
+    sizes = {} if mesh.empty else mesh.shape
+    parts = (
+        math.prod(sizes.get(axis, 1) for axis in ACTIVATION_AXES[name])
+        for name in ("batch", "frames")
+    )
+    videos, frames = (n if size % n == 0 else 1 for n, size in zip(parts, (b, t), strict=True))
+    return videos, frames
 
 
 def unplaced() -> AbstractContextManager[None]:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import os
 import shutil
 import sys
 import traceback
@@ -13,17 +14,19 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.refusal import Refusal, Unavailable
 
 WORDS = ("RESOURCE_EXHAUSTED", "No space left", "Read-only file", "Permission denied", "quota",
-         "File too large", "Input/output error", "No such file")  # fmt: skip
+         "not permitted", "File too large", "Input/output error", "No such file")  # fmt: skip
 
 
 def lacking(directory: Path, state: PyTree) -> str | None:
-    """None if the arrays of `state` fit into the free space of `directory`, else what is missing.
+    """None if the arrays of `state` can be written into `directory`, else what is in the way.
 
     The count is of raw bytes; on disk trained weights take about 0.93 of it.
     """
+    if not os.access(directory, os.W_OK):
+        return f"{directory} cannot be written to"
     needed = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
     free = shutil.disk_usage(directory).free
     if needed <= free:
@@ -33,7 +36,7 @@ def lacking(directory: Path, state: PyTree) -> str | None:
 
 @contextlib.contextmanager
 def one_line(what: str) -> Iterator[None]:
-    """Errors of the storage within become a Refusal; errors of the program stay what they are."""
+    """Errors of the storage within become Unavailable; those of the program stay what they are."""
     try:
         yield
     except Refusal:
@@ -42,7 +45,7 @@ def one_line(what: str) -> Iterator[None]:
         reason = _reason(error)
         if reason is None:
             raise
-        raise Refusal(f"{what}: {reason}; earlier checkpoints are intact") from error
+        raise Unavailable(f"{what}: {reason}; earlier checkpoints are intact") from error
 
 
 def _reason(error: BaseException) -> str | None:

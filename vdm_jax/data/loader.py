@@ -94,7 +94,7 @@ class Loader:
     Sample g of the stream is `source[order[g]]`, where `order` strings together one permutation
     per epoch; every record appears once per epoch, and batches run across epoch boundaries. Its
     transform draws from a generator keyed by (seed, g). Batch k holds the samples
-    [k*batch_size, (k+1)*batch_size); process p of P delivers rows [p*B/P, (p+1)*B/P) of it.
+    [k*batch_size, (k+1)*batch_size); a process delivers those of its rows that its devices need.
     """
 
     def __init__(
@@ -103,24 +103,24 @@ class Loader:
         *,
         batch_size: int,
         seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        rows: Sequence[int] | None = None,
         transform: Transform | None = None,
         reading: Reading | None = None,
     ):
         """batch_size counts the samples of all processes together.
 
-        Raises Refusal for an empty source, a batch that the processes cannot share equally, a
-        process index out of range, or a negative seed.
+        rows: which of a batch are delivered here, ascending; None: all of them.
+
+        Raises Refusal for an empty source, an empty batch, or a negative seed.
         """
-        _check(source, batch_size, seed, process_index, process_count)
+        _check(source, batch_size, seed)
+        self._rows = tuple(range(batch_size) if rows is None else rows)
+        assert self._rows and set(self._rows) <= set(range(batch_size))
         self._source = source
         self._transform = transform
         self._reading = reading or Reading()
         self._seed = seed
         self._batch_size = batch_size
-        self._process_index = process_index
-        self._process_count = process_count
         self._position = 0
         self._batches: Iterator[Batch] | None = None  # built on first use, after any restore
 
@@ -174,7 +174,7 @@ class Loader:
         return self
 
     def __next__(self) -> Batch:
-        """The next batch of this process: arrays "b ..." with b = batch_size / process_count."""
+        """The next batch of this process: arrays "b ..." of its rows."""
         if self._batches is None:
             self._batches = self._open()
         try:
@@ -186,20 +186,19 @@ class Loader:
         return batch
 
     def _open(self) -> Iterator[Batch]:
-        share = self._batch_size // self._process_count
         rows = _Rows(
             self._source,
             self._transform,
             seed=self._seed,
-            start=self._position + self._process_index * share,
-            rows=share,
+            start=self._position,
+            rows=self._rows,
             stride=self._batch_size,
         )
-        return self._reading.iterate(rows, share)
+        return self._reading.iterate(rows, len(self._rows))
 
 
 class _Rows:
-    """The samples one process delivers, in order, without end: `rows` of every `stride`."""
+    """The samples one process delivers, in order, without end: its rows of every batch."""
 
     def __init__(
         self,
@@ -208,7 +207,7 @@ class _Rows:
         *,
         seed: int,
         start: int,
-        rows: int,
+        rows: tuple[int, ...],
         stride: int,
     ):
         # A drawn seed, since Grain's epochs count up from it: seed 0's second epoch would
@@ -227,8 +226,8 @@ class _Rows:
         return record
 
     def __getitem__(self, index: int) -> Sample:
-        batch, row = divmod(index, self._rows)
-        global_index = self._start + batch * self._stride + row
+        batch, row = divmod(index, len(self._rows))
+        global_index = self._start + batch * self._stride + self._rows[row]
         sample = self._source[self._record(global_index)]
         if self._transform is None:
             return sample
@@ -261,19 +260,13 @@ def _stack_field(name: str, values: Sequence[Any]) -> Any:
     return np.stack(arrays)
 
 
-def _check(
-    source: Source, batch_size: int, seed: int, process_index: int, process_count: int
-) -> None:
+def _check(source: Source, batch_size: int, seed: int) -> None:
     if len(source) == 0:
         raise Refusal("the source has no samples")
     if batch_size < 1:
         raise Refusal(f"batch_size must be at least 1, got {batch_size}")
     if not 0 <= seed < 2**32:
         raise Refusal(f"seed must be 0 … 2^32 - 1, got {seed}")
-    if not 0 <= process_index < process_count:
-        raise Refusal(f"process_index must be 0 … {process_count - 1}, got {process_index}")
-    if batch_size % process_count:
-        raise Refusal(f"batch_size {batch_size} is not divisible by {process_count} processes")
 
 
 def _differences(saved: str, current: str) -> list[str]:

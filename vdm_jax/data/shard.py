@@ -1,21 +1,10 @@
 """Shards: clips in ArrayRecord files, for random access to any window of any clip.
 
 A dataset is a folder with `manifest.json` and one subfolder of `NNNNN.array_record` files for each
-split. A clip is stored as records of up to 32 consecutive frames; a record is, little-endian:
-
-    4 bytes  magic "VDMC"
-    2        format version
-    4        CRC-32 of everything after this field
-    4        length of the header
-    …        header, JSON: clip, start, sizes (bytes of each picture)
-    …        the pictures, JPEG, one after the other
+split. A clip is stored as records of up to 32 consecutive frames (`data.record`).
 
 The manifest holds the format version, provenance, licence and credit, and for each shard its
 SHA-256, size and the clips in it (key, caption, fps, frames, height, width, first record).
-
-Why JPEG at quality 96 without colour subsampling: 16 frames of 96x170 film decode in about 6 ms on
-one core at 40.8-42.9 dB and 12 kB a frame. H.264 4:2:0 is 4 to 8 times smaller but stops near
-34-39 dB whatever its rate, and takes 15-25 ms; lossless WebP takes 10 ms and 23 kB.
 """
 
 import hashlib
@@ -23,30 +12,24 @@ import json
 import os
 import struct
 import threading
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from jaxtyping import UInt8
-from PIL import Image
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.sniff import reason
 from vdm_jax.data.loader import Sample
+from vdm_jax.data.record import FORMAT_VERSION, RECORD_FRAMES, pack, unpack
 from vdm_jax.data.transform import TRANSFORM_VERSION, Windows, cover
 
-FORMAT_VERSION = 1
-MAGIC = b"VDMC"
-RECORD_FRAMES = 32
+Unpacked = TypeVar("Unpacked")
+
 MANIFEST = "manifest.json"
-_PREFIX = struct.Struct("<4sHI")
-_LENGTH = struct.Struct("<I")
-_JPEG = {"quality": 96, "subsampling": 0, "optimize": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +67,14 @@ class ShardEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything known about a sharded dataset without opening its shards."""
+    """Everything known about a sharded dataset without opening its shards.
+
+    encoded: what made its latents of what (`data.latents`); None: it holds pictures.
+    """
 
     provenance: Provenance
     splits: dict[str, tuple[ShardEntry, ...]]
+    encoded: dict[str, Any] | None = None
 
     def save(self, directory: Path) -> None:
         """Write manifest.json whole or not at all: a dataset without it is unfinished."""
@@ -95,6 +82,12 @@ class Manifest:
         part = directory / f".{MANIFEST}.part"
         part.write_text(text, encoding="utf-8")
         os.replace(part, directory / MANIFEST)
+
+    def split(self, directory: Path, name: str) -> tuple[ShardEntry, ...]:
+        """The shards of one split; refuses one that `directory` has not."""
+        if name not in self.splits:
+            raise Refusal(f"{directory}: has no split {name!r}, only {sorted(self.splits)}")
+        return self.splits[name]
 
     @classmethod
     def load(cls, directory: Path) -> "Manifest":
@@ -115,16 +108,19 @@ class Manifest:
             return cls(
                 provenance=Provenance(**data["provenance"]),
                 splits={name: _shards(shards) for name, shards in data["splits"].items()},
+                encoded=data.get("encoded"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise Refusal(f"{path}: is damaged: {error}") from error
 
 
 def _shards(data: list[dict[str, Any]]) -> tuple[ShardEntry, ...]:
-    return tuple(
-        ShardEntry(**shard | {"clips": tuple(ClipEntry(**clip) for clip in shard["clips"])})
-        for shard in data
-    )
+    return tuple(shard_entry(shard) for shard in data)
+
+
+def shard_entry(data: dict[str, Any]) -> ShardEntry:
+    """An entry of its `asdict`, as JSON has it."""
+    return ShardEntry(**data | {"clips": tuple(ClipEntry(**clip) for clip in data["clips"])})
 
 
 class Writer:
@@ -133,8 +129,12 @@ class Writer:
     Files carry a temporary name until they are complete; call `close` for the list of shards.
     """
 
-    def __init__(self, directory: Path, split: str, shard_bytes: int = 64 * 2**20):
+    def __init__(
+        self, directory: Path, split: str, shard_bytes: int = 64 * 2**20, *, first: int = 0
+    ):
+        """first: the number of the first shard."""
         self._root, self._split, self._shard_bytes = directory, split, shard_bytes
+        self._first = first
         self._done: list[ShardEntry] = []
         self._clips: list[ClipEntry] = []
         self._file: Any = None
@@ -144,10 +144,23 @@ class Writer:
         self, key: str, frames: UInt8[np.ndarray, "t h w 3"], fps: float | int, caption: str
     ) -> None:
         """Append one clip."""
+        starts = range(0, len(frames), RECORD_FRAMES)
+        records = (pack(key, start, frames[start : start + RECORD_FRAMES]) for start in starts)
+        self.append(key, records, frames.shape, fps, caption)
+
+    def append(
+        self,
+        key: str,
+        records: Iterable[bytes],
+        sizes: Sequence[int],
+        fps: float | int,
+        caption: str,
+    ) -> None:
+        """Append one clip of (frames, height, width, colours) that is packed already."""
         if self._file is None:
             self._part.parent.mkdir(parents=True, exist_ok=True)
             self._file = ArrayRecordWriter(str(self._part), "group_size:1,uncompressed")
-        count, height, width, _ = frames.shape
+        count, height, width, _ = sizes
         entry = ClipEntry(
             key=key,
             caption=caption,
@@ -158,8 +171,7 @@ class Writer:
             first_record=self._records,
         )
         self._clips.append(entry)
-        for start in range(0, count, RECORD_FRAMES):
-            record = pack(key, start, frames[start : start + RECORD_FRAMES])
+        for record in records:
             self._file.write(record)
             self._written += len(record)
             self._records += 1
@@ -174,7 +186,7 @@ class Writer:
 
     @property
     def _name(self) -> str:
-        return f"{self._split}/{len(self._done):05d}.array_record"
+        return f"{self._split}/{self._first + len(self._done):05d}.array_record"
 
     @property
     def _part(self) -> Path:
@@ -191,41 +203,6 @@ class Writer:
             )
         )
         self._file, self._clips, self._written, self._records = None, [], 0, 0
-
-
-def pack(key: str, start: int, frames: UInt8[np.ndarray, "t h w 3"]) -> bytes:
-    """One record: consecutive frames of clip `key`, the first being number `start`."""
-    pictures = []
-    for frame in frames:
-        buffer = BytesIO()
-        Image.fromarray(frame).save(buffer, "JPEG", **_JPEG)
-        pictures.append(buffer.getvalue())
-    sizes = [len(picture) for picture in pictures]
-    header = json.dumps({"clip": key, "start": start, "sizes": sizes}).encode()
-    body = _LENGTH.pack(len(header)) + header + b"".join(pictures)
-    return _PREFIX.pack(MAGIC, FORMAT_VERSION, zlib.crc32(body)) + body
-
-
-def unpack(
-    record: bytes, key: str, start: int, numbers: Iterable[int]
-) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """The frames `numbers` (counted within the record) of a record of clip `key` at `start`.
-
-    Raises ValueError if the record is damaged or is another one.
-    """
-    magic, version, checksum = _PREFIX.unpack_from(record)
-    if magic != MAGIC or version != FORMAT_VERSION:
-        raise ValueError(f"is no clip record of format {FORMAT_VERSION}")
-    if zlib.crc32(memoryview(record)[_PREFIX.size :]) != checksum:
-        raise ValueError("fails its checksum")
-    begin = _PREFIX.size + _LENGTH.size
-    (length,) = _LENGTH.unpack_from(record, _PREFIX.size)
-    header: Mapping[str, Any] = json.loads(record[begin : begin + length])
-    if (header["clip"], header["start"]) != (key, start):
-        raise ValueError(f"belongs to {header['clip']} at {header['start']}")
-    ends = np.cumsum([begin + length, *header["sizes"]])
-    pictures = (record[ends[n] : ends[n + 1]] for n in numbers)
-    return [np.asarray(Image.open(BytesIO(p), formats=("JPEG",))) for p in pictures]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,18 +233,16 @@ class Shards:
         self._root = Path(directory)
         self._windows, self._size = windows, size
         manifest = Manifest.load(self._root)
-        if split not in manifest.splits:
-            raise Refusal(f"{self._root}: has no split {split!r}, only {sorted(manifest.splits)}")
+        if manifest.encoded is not None:
+            raise Refusal(f"{self._root}: holds latents; LatentClips reads them")
         self.provenance = manifest.provenance
-        self._shards = manifest.splits[split]
+        self._shards = manifest.split(self._root, split)
         self._clips = [(number, clip) for number, s in enumerate(self._shards) for clip in s.clips]
         # windows of clips 0 … i together, so that a sample's clip is found by bisection
         self._ends = np.cumsum([windows.count(clip.frames) for _, clip in self._clips], dtype=int)
         if len(self) == 0:
             raise Refusal(f"{self._root}: no clip of {split!r} has {windows.span} frames")
-        check_sizes(self._root, self._shards)
-        self._readers: dict[int, ArrayRecordReader] = {}
-        self._opening = threading.Lock()
+        self._records = Records(self._root, self._shards)
 
     @property
     def credit(self) -> str:
@@ -308,10 +283,28 @@ class Shards:
         }
 
     def _read(self, shard: int, clip: ClipEntry, block: int, inside: list[int]) -> list[np.ndarray]:
-        number = clip.first_record + block
+        start = block * RECORD_FRAMES
+        return self._records.read(
+            shard, clip, clip.first_record + block, lambda r: unpack(r, clip.key, start, inside)
+        )
+
+
+class Records:
+    """Reads single records of shards, from any thread and any process."""
+
+    def __init__(self, directory: Path, shards: Sequence[ShardEntry]):
+        """Raises Refusal if a shard is missing or not as long as the manifest says."""
+        check_sizes(directory, shards)
+        self._root, self._shards = directory, shards
+        self._readers: dict[int, ArrayRecordReader] = {}
+        self._opening = threading.Lock()
+
+    def read(
+        self, shard: int, clip: ClipEntry, number: int, unpacked: Callable[[bytes], Unpacked]
+    ) -> Unpacked:
+        """Record `number` of a shard, unpacked; Refusal names one that is damaged."""
         try:
-            record = self._reader(shard).read([number])[0]
-            return unpack(record, clip.key, block * RECORD_FRAMES, inside)
+            return unpacked(self._reader(shard).read([number])[0])
         except (ValueError, OSError, LookupError, RuntimeError, struct.error) as error:
             path = self._root / self._shards[shard].file
             raise Refusal(f"{path}: record {number} ({clip.key}): {reason(error)}") from error

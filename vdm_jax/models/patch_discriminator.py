@@ -25,7 +25,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.nn.conv import Conv, Padding, fold
+from vdm_jax.nn.conv import Conv, Padding, framewise
 from vdm_jax.nn.init import normal
 from vdm_jax.nn.norm import GroupNorm
 
@@ -98,8 +98,8 @@ class Layer(nnx.Module):
 
     def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t H W o"]:
         b, t = x.shape[:2]
-        y = self.space(fold(x))
-        _, h, w, o = y.shape
+        y = framewise(self.space, x)
+        h, w, o = y.shape[2:]
         for mix in self.time:
             y = mix(y.reshape(b, t, h * w, o))
         return y.reshape(b, t, h, w, o)

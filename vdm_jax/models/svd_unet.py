@@ -25,7 +25,7 @@ no other frame changes it. Nothing hides it from the video frames beside it: mar
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -33,18 +33,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from vdm_jax.core.mesh import constrain
+from vdm_jax.core.mesh import VIDEO, constrain
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.models.cond import Cond
-from vdm_jax.nn.conv import Conv, Padding, Upsample, fold
+from vdm_jax.nn.conv import Conv, Padding, Upsample, framewise
 from vdm_jax.nn.embed import EmbeddingMLP, timestep_embedding
 from vdm_jax.nn.init import streamed
+from vdm_jax.nn.mixing import FrameByFrame, Mixing, SpaceTime
 from vdm_jax.nn.norm import GroupNorm
 from vdm_jax.nn.remat import KEEP_ALL, Remat
-from vdm_jax.nn.resblock import SpaceTimeResBlock
-from vdm_jax.nn.transformer import SpaceTimeTransformer
-
-VIDEO = ("batch", "frames", "space", None, None)  # how "b t h w c" may lie on a mesh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +76,7 @@ class SVDUNetConfig:
     context: the stream of cond.tokens that is attended to. context_width: features of its tokens.
     vec_features: numbers in cond.vec; None: the network has no such port. vec_width: sinusoids of
         each.
+    mixing: what frames learn of each other.
     dtype: what the layers compute in; parameters are always float32.
     remat: what the backward pass computes again.
     """
@@ -96,6 +94,7 @@ class SVDUNetConfig:
     vec_width: int = 256
     groups: int = 32
     eps: Eps = Eps()
+    mixing: Mixing = SpaceTime()
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = KEEP_ALL
 
@@ -167,13 +166,12 @@ class Stage(nnx.Module):
         """inputs: channels that enter each residual block."""
         self.remat = config.remat
         self.resnets = nnx.List(
-            SpaceTimeResBlock(
+            config.mixing.resblock(
                 channels,
                 config.widths[level],
                 embed_width=config.embed_width,
                 groups=config.groups,
                 eps=eps,
-                time_eps=eps,
                 remat=config.remat,
                 dtype=config.dtype,
                 rngs=rngs,
@@ -181,7 +179,7 @@ class Stage(nnx.Module):
             for channels in inputs
         )
         self.transformers = nnx.List(
-            SpaceTimeTransformer(
+            config.mixing.transformer(
                 config.widths[level],
                 config.context_width,
                 config.heads[level],
@@ -229,7 +227,7 @@ class Down(Stage):
         for index in range(len(self.resnets)):
             x = self.block(index, x, given)
             left.append(x)
-        return left if self.downsample is None else [*left, _framewise(self.downsample, x)]
+        return left if self.downsample is None else [*left, framewise(self.downsample, x)]
 
 
 class Middle(Stage):
@@ -275,13 +273,7 @@ class Up(Stage):
         if self.upsample is None:
             return x
         _, _, height, width, _ = left[-1].shape
-        return _framewise(partial(self.upsample, size=(height, width)), x)
-
-
-def _framewise(layer, x):
-    b, t, *_ = x.shape
-    y = layer(fold(x))
-    return y.reshape(b, t, *y.shape[1:])
+        return framewise(partial(self.upsample, size=(height, width)), x)
 
 
 class SVDUNet(nnx.Module):
@@ -325,14 +317,14 @@ class SVDUNet(nnx.Module):
         _check(self.config, z, cond)
         given = Given(self._embed(c_noise, cond), self._context(cond, len(z)), cond.image_only)
         x = constrain(_with_concat(self.config, z, cond), VIDEO)
-        x = _framewise(self.conv_in, x)
+        x = framewise(self.conv_in, x)
         left = [x]
         for stage in self.down:
             left += stage(left[-1], given)
         x = self.middle(left[-1], given)
         for stage in self.up:
             x = stage(x, left, given)
-        x = _framewise(lambda x: self.conv_out(self.norm_out.silu(x)), x)
+        x = framewise(lambda x: self.conv_out(self.norm_out.silu(x)), x)
         return x.astype(z.dtype)
 
     def _embed(self, c_noise: Float[Array, "b t"], cond: Cond) -> Float[Array, "b t d"]:
@@ -389,6 +381,9 @@ SVD_XT = SVD
 
 SVD_TEXT = SVDUNetConfig(in_channels=4, context="text", vec_features=None)
 """Text to video, the base of both: the paper's 1521 M parameters (section 4.2)."""
+
+SVD_PICTURE = replace(SVD_TEXT, mixing=FrameByFrame(), eps=STABILITY_EPS)
+"""What that began as, the U-Net of Stable Diffusion 2.1: text to pictures, 866 M parameters."""
 
 SVD_TINY = SVDUNetConfig(
     widths=(64, 128), attention_levels=(0,), heads=(2, 4), blocks=1, context_width=32, vec_width=16

@@ -23,10 +23,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from vdm_jax.core.mesh import constrain
+from vdm_jax.core.mesh import VIDEO, constrain
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.nn.attention import attend
-from vdm_jax.nn.conv import Conv, Padding, Upsample, fold
+from vdm_jax.nn.conv import Conv, Padding, Upsample, framewise
 from vdm_jax.nn.init import lecun_normal, streamed
 from vdm_jax.nn.norm import GroupNorm
 from vdm_jax.nn.resblock import Blend, ResnetBlock, SpaceTimeResBlock
@@ -36,7 +36,6 @@ TIME_EPS = 1e-5  # of group norms of videos
 LOGVAR_RANGE = (-30.0, 20.0)
 COLOURS = 3
 FRAMES = ("batch", "space", None, None)  # logical axes of "f h w c"
-VIDEO = ("batch", "frames", "space", None, None)  # of "b t h w c"
 
 
 @runtime_checkable
@@ -148,14 +147,6 @@ def _linear(in_width: int, out_width: int, dtype: DTypeLike, rngs: nnx.Rngs) -> 
     )
 
 
-def per_frame(
-    layer: Callable[[Array], Array], x: Float[Array, "b t h w i"]
-) -> Float[Array, "b t H W o"]:
-    """A layer of frames "f h w i" on those of a video."""
-    y = layer(fold(x))
-    return y.reshape(*x.shape[:2], *y.shape[1:])
-
-
 class FrameAttention(nnx.Module):
     """Every pixel attends to those of its frame, with one head; added to the input."""
 
@@ -184,7 +175,7 @@ Apply = Callable[[Any, Array], Array]
 
 def apply_to_frames(block: ResnetBlock, x: Float[Array, "b t h w i"]) -> Float[Array, "b t h w o"]:
     """A block over space."""
-    return per_frame(lambda x: block(x, None), x)
+    return framewise(lambda x: block(x, None), x)
 
 
 def apply_to_video(
@@ -208,7 +199,7 @@ class Middle(nnx.Module):
     def __call__(self, x: Float[Array, "b t h w c"], apply: Apply) -> Float[Array, "b t h w c"]:
         x = apply(self.resnets[0], x)
         for block in self.resnets[1:]:
-            x = apply(block, per_frame(self.attention, x))
+            x = apply(block, framewise(self.attention, x))
         return x
 
 
@@ -235,7 +226,7 @@ class Up(nnx.Module):
     def __call__(self, x: Float[Array, "b t h w i"], apply: Apply) -> Float[Array, "b t H W o"]:
         for block in self.resnets:
             x = apply(block, x)
-        return x if self.upsample is None else per_frame(self.upsample, x)
+        return x if self.upsample is None else framewise(self.upsample, x)
 
 
 class Encoder(nnx.Module):
@@ -286,11 +277,11 @@ class Decoder(nnx.Module):
 
     def trunk(self, latents: Float[Array, "b t h w c"], apply: Apply) -> Float[Array, "b t H W 3"]:
         """All that decoders share, with `apply` for their residual blocks."""
-        x = per_frame(self.conv_in, constrain(latents, VIDEO))
+        x = framewise(self.conv_in, constrain(latents, VIDEO))
         x = self.middle(constrain(x, VIDEO), apply)
         for level in self.up:
             x = level(constrain(x, VIDEO), apply)
-        return per_frame(lambda x: self.conv_out(self.norm_out.silu(x)), x)
+        return framewise(lambda x: self.conv_out(self.norm_out.silu(x)), x)
 
 
 class ImageDecoder(Decoder):

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vdm_jax.core.mesh import VIDEO, constrain
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.models.cond import Cond, Tokens
 from vdm_jax.nn.attention import (
@@ -30,7 +31,7 @@ from vdm_jax.nn.attention import (
     TimeAttention,
     joint_mask,
 )
-from vdm_jax.nn.conv import Conv, Downsample, Upsample, depth_to_space, fold, space_to_depth
+from vdm_jax.nn.conv import Conv, Downsample, Upsample, depth_to_space, framewise, space_to_depth
 from vdm_jax.nn.embed import RelativeBias, sinusoid
 from vdm_jax.nn.init import lecun_normal
 from vdm_jax.nn.norm import GroupNorm
@@ -177,11 +178,9 @@ class Stage(nnx.Module):
     def __call__(
         self, x: Float[Array, "b t h w i"], embed: Float[Array, "b t d"], frames: Frames
     ) -> Float[Array, "b t h w o"]:
-        b, t, d = embed.shape
-        x = fold(x)
+        x = constrain(x, VIDEO)
         for block in self.blocks:
-            x = block(x, embed.reshape(b * t, d))
-        x = x.reshape(b, t, *x.shape[1:])
+            x = framewise(block, x, embed)
         for mixer in self.mixers:
             x = mixer(x, frames)
         return x
@@ -227,34 +226,33 @@ class VDMUNet(nnx.Module):
         self, z: Float[Array, "b t h w c"], c_noise: Float[Array, "b t"], cond: Cond
     ) -> Float[Array, "b t h w o"]:
         _check(self.config, z, cond)
-        b, t = c_noise.shape
         embed = self.embedding(c_noise, cond)
         mask = None if cond.image_only is None else joint_mask(cond.image_only)
-        frames = Frames(self.time_bias(t), mask)
-        x = fold(_with_concat(self.config, z, cond))
-        x = self.stem(space_to_depth(x, self.config.patch_size).astype(self.config.dtype))
-        x = x.reshape(b, t, *x.shape[1:])
+        frames = Frames(self.time_bias(z.shape[1]), mask)
+        x = constrain(_with_concat(self.config, z, cond), VIDEO)
+        x = framewise(self._entered, x)
         x = self._levels(x, embed, frames)
-        x = self.head(self.norm.silu(fold(x)))
-        x = depth_to_space(x, self.config.patch_size).astype(z.dtype)
-        return x.reshape(b, t, *x.shape[1:])
+        return framewise(self._left, x).astype(z.dtype)
+
+    def _entered(self, x: Float[Array, "f h w i"]) -> Float[Array, "f H W c"]:
+        return self.stem(space_to_depth(x, self.config.patch_size).astype(self.config.dtype))
+
+    def _left(self, x: Float[Array, "f H W c"]) -> Float[Array, "f h w o"]:
+        return depth_to_space(self.head(self.norm.silu(x)), self.config.patch_size)
 
     def _levels(self, x, embed, frames):
         """Down the levels, through the middle, and up again beside what each level left."""
-        b, t, _ = embed.shape
         skips = []
         for level, stage in enumerate(self.down):
             if level > 0:
-                x = self.shrink[level - 1](fold(x))
-                x = x.reshape(b, t, *x.shape[1:])
+                x = framewise(self.shrink[level - 1], x)
             x = stage(x, embed, frames)
             skips.append(x)
         x = self.middle(x, embed, frames)
         for level in reversed(range(len(self.up))):
             x = self.up[level](jnp.concatenate([x, skips[level]], -1), embed, frames)
             if level > 0:
-                x = self.grow[level - 1](fold(x))
-                x = x.reshape(b, t, *x.shape[1:])
+                x = framewise(self.grow[level - 1], x)
         return x
 
 

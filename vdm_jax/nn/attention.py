@@ -14,12 +14,16 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from vdm_jax.core.mesh import constrain
 from vdm_jax.nn.attention_forms import FORMS
+from vdm_jax.nn.conv import framewise
 from vdm_jax.nn.init import lecun_normal, normal, truncated
 from vdm_jax.nn.norm import GroupNorm
 from vdm_jax.nn.platform import for_platform
 
 CACHE = 4 << 20  # bytes of a tile that a CPU works on without going to memory
+FRAMES_FIRST = ("batch", "frames", "space", None)  # how "b t p c" may lie on a mesh
+PIXELS_FIRST = ("batch", "space", None, None)  # and "b p t c"
 
 
 def attend(
@@ -37,6 +41,21 @@ def attend(
     the result. Vaswani et al. 2017, equation 1. Softmax in float32.
     """
     return for_platform(FORMS)(q, k, v, bias, mask)
+
+
+def pixels_first(x: Float[Array, "b t p c"]) -> Float[Array, "b p t c"]:
+    """Pixels spread over the devices that held the frames: each has its pixels' whole time.
+
+    On a mesh that cuts frames it is one all-to-all exchange, and `frames_first` takes it back.
+    Both say how the array lies before and after, so that neither layout spreads to where the
+    other belongs.
+    """
+    return constrain(jnp.swapaxes(constrain(x, FRAMES_FIRST), 1, 2), PIXELS_FIRST)
+
+
+def frames_first(x: Float[Array, "b p t c"]) -> Float[Array, "b t p c"]:
+    """Whole frames again, each on the device that it was on."""
+    return constrain(jnp.swapaxes(constrain(x, PIXELS_FIRST), 1, 2), FRAMES_FIRST)
 
 
 def whole(layer, x, mask, bytes_each, limit):
@@ -119,7 +138,7 @@ class Mixer(nnx.Module):
     def normed(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t p c"]:
         """The input of the projections, the pixels of a frame in one axis."""
         b, t, h, w, c = x.shape
-        return self.norm(x.reshape(b * t, h, w, c)).reshape(b, t, h * w, c)
+        return framewise(self.norm, x).reshape(b, t, h * w, c)
 
     def mix(
         self,
@@ -153,9 +172,8 @@ class TimeAttention(Mixer):
     """Every pixel attends to its own place in the other frames."""
 
     def __call__(self, x: Float[Array, "b t h w c"], frames: Frames) -> Float[Array, "b t h w c"]:
-        pixels = jnp.swapaxes(self.normed(x), 1, 2)
-        mixed = self.mix(pixels, frames.bias, frames.mask)
-        return x + jnp.swapaxes(mixed, 1, 2).reshape(x.shape)
+        mixed = self.mix(pixels_first(self.normed(x)), frames.bias, frames.mask)
+        return x + frames_first(mixed).reshape(x.shape)
 
 
 class AttentionPool(nnx.Module):

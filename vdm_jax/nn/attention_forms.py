@@ -17,7 +17,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.sharding import AbstractMesh, PartitionSpec
 from jaxtyping import Array
 
-from vdm_jax.core.mesh import ACTIVATION_AXES
+from vdm_jax.core.mesh import ACTIVATION_AXES, frames_apart, frames_together
 from vdm_jax.nn.platform import alone
 
 SHORT = 32  # sequences up to here need no matrix unit on TPU
@@ -87,7 +87,8 @@ def attend_fused(q, k, v, bias, mask):
         bias = bias[None].astype(q.dtype)
     if mask is not None:
         mask = jnp.broadcast_to(mask, (*q.shape[:-3], *mask.shape[-2:]))
-        mask = mask.reshape(-1, 1, *mask.shape[-2:])
+        mask = frames_together(mask) if mask.ndim == 4 else mask.reshape(-1, *mask.shape[-2:])
+        mask = mask[:, None]
     return _dot_product_attention(q, k, v, bias, mask, implementation="xla")
 
 
@@ -167,13 +168,18 @@ def _exponentials(scores, bias, mask):
 
 
 def _dot_product_attention(q, k, v, bias, mask, *, implementation):
+    """One axis of sequences: those of a device beside each other, so that none has to move."""
+    cut = q.ndim == 5  # videos, and their frames or pixels
+
     def flat(a):
-        return jnp.swapaxes(a.reshape(-1, *a.shape[-3:]), 1, 2)
+        whole = frames_together(a) if cut else a.reshape(-1, *a.shape[-3:])
+        return jnp.swapaxes(whole, 1, 2)
 
     out = jax.nn.dot_product_attention(
         flat(q), flat(k), flat(v), bias, mask, implementation=implementation
     )
-    return jnp.swapaxes(out, 1, 2).reshape(q.shape)
+    out = jnp.swapaxes(out, 1, 2)
+    return frames_apart(out, len(q)) if cut else out.reshape(q.shape)
 
 
 def _splash(q, k, v, *, interpret):

@@ -4,6 +4,7 @@ On CPU a 3-D convolution is several times slower than the same one with its fram
 A convolution in time, 3x1x1, is the one of kernel (3, 1) on videos "b t (h w) c": frames for rows.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from vdm_jax.core.mesh import frames_apart, frames_together
 from vdm_jax.nn.init import Initializer, lecun_normal
 from vdm_jax.nn.platform import for_platform
 
@@ -229,6 +231,14 @@ class Conv(nnx.Module):
 def fold(x: Float[Array, "b t h w c"]) -> Float[Array, "b*t h w c"]:
     """The frames of all videos as one batch."""
     return x.reshape(-1, *x.shape[2:])
+
+
+def framewise(
+    layer: Callable[..., Float[Array, "f *to"]], *videos: Float[Array, "b t *_"]
+) -> Float[Array, "b t *to"]:
+    """A layer of frames, "f …", on those of each video, wherever on the mesh they lie."""
+    y = layer(*(frames_together(video) for video in videos))
+    return frames_apart(y, len(videos[0]))
 
 
 def space_to_depth(

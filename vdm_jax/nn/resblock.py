@@ -6,7 +6,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from vdm_jax.nn.conv import Conv
+from vdm_jax.nn.conv import Conv, framewise
 from vdm_jax.nn.init import lecun_normal
 from vdm_jax.nn.norm import GroupNorm
 from vdm_jax.nn.remat import KEEP_ALL, Remat
@@ -155,7 +155,45 @@ class Blend(nnx.Module):
         return a * space + (1 - a) * time
 
 
-class SpaceTimeResBlock(nnx.Module):
+class SpaceResBlock(nnx.Module):
+    """A residual block over each frame."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        embed_width: int | None,
+        groups: int = 32,
+        eps: float,
+        remat: Remat = KEEP_ALL,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        sizes = {"groups": groups, "embed_width": embed_width, "dtype": dtype, "rngs": rngs}
+        self.remat = remat
+        self.space = ResnetBlock(in_channels, out_channels, eps=eps, **sizes)
+
+    def __call__(
+        self,
+        x: Float[Array, "b t h w i"],
+        embed: Float[Array, "b t d"] | None,
+        image_only: Bool[Array, "b t"] | None,
+    ) -> Float[Array, "b t h w o"]:
+        """image_only: without meaning here, where every frame is by itself."""
+        del image_only
+        return self._framewise(x, embed)
+
+    def _framewise(
+        self, x: Float[Array, "b t h w i"], embed: Float[Array, "b t d"] | None
+    ) -> Float[Array, "b t h w o"]:
+        layer = self.remat.layer(self.space.__call__)
+        if embed is None:
+            return framewise(lambda x: layer(x, None), x)
+        return framewise(layer, x, embed[:, :, None, None])
+
+
+class SpaceTimeResBlock(SpaceResBlock):
     """A residual block over each frame, one over the frames of each pixel, and their blend.
 
     The group norm of the second pools over all frames, so that they reach each other through it
@@ -176,8 +214,7 @@ class SpaceTimeResBlock(nnx.Module):
         rngs: nnx.Rngs,
     ):
         sizes = {"groups": groups, "embed_width": embed_width, "dtype": dtype, "rngs": rngs}
-        self.remat = remat
-        self.space = ResnetBlock(in_channels, out_channels, eps=eps, **sizes)
+        super().__init__(in_channels, out_channels, eps=eps, remat=remat, **sizes)
         self.time = ResnetBlock(
             out_channels, out_channels, kernel_size=(3, 1), eps=time_eps, **sizes
         )
@@ -190,9 +227,7 @@ class SpaceTimeResBlock(nnx.Module):
         image_only: Bool[Array, "b t"] | None,
     ) -> Float[Array, "b t h w o"]:
         b, t, h, w, _ = x.shape
-        of_frame = None if embed is None else embed.reshape(b * t, 1, 1, -1)
         of_row = None if embed is None else embed[:, :, None]
-        space = self.remat.layer(self.space.__call__)(x.reshape(b * t, h, w, -1), of_frame)
-        space = space.reshape(b, t, h * w, -1)
+        space = self._framewise(x, embed).reshape(b, t, h * w, -1)
         time = self.remat.layer(self.time.__call__)(space, of_row)
         return self.blend(space, time, image_only).reshape(b, t, h, w, -1)

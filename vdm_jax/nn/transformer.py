@@ -11,9 +11,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from vdm_jax.core.mesh import constrain
-from vdm_jax.nn.attention import TILING, attend
-from vdm_jax.nn.conv import fold
+from vdm_jax.nn.attention import TILING, attend, frames_first, pixels_first
+from vdm_jax.nn.conv import framewise
 from vdm_jax.nn.embed import EmbeddingMLP, timestep_embedding
 from vdm_jax.nn.init import lecun_normal
 from vdm_jax.nn.norm import GroupNorm
@@ -203,11 +202,10 @@ def _layer_norm(width, *, dtype, rngs):
     )
 
 
-class SpaceTimeTransformer(nnx.Module):
-    """Blocks over each frame, each followed by one over each pixel's frames and their blend.
+class SpaceTransformer(nnx.Module):
+    """`layers` blocks over each frame.
 
-    The blocks in time are told the index of each frame. `layers`: how many pairs there are. The
-    last projection starts at zero, so that a new transformer passes its input through.
+    The last projection starts at zero, so that a new transformer passes its input through.
     """
 
     def __init__(
@@ -229,15 +227,11 @@ class SpaceTimeTransformer(nnx.Module):
                 width, width, kernel_init=init, dtype=dtype, rngs=rngs, kernel_metadata=axes
             )
 
-        block = {"dtype": dtype, "rngs": rngs}
         sizes = (width, context_width, heads)
         self.remat = remat
         self.norm = GroupNorm(width, groups, eps=eps, rngs=rngs)
         self.proj_in = linear(lecun_normal)
-        self.frame_embedding = EmbeddingMLP(width, 4 * width, width, dtype="float32", rngs=rngs)
-        self.space = nnx.List(SpaceBlock(*sizes, **block) for _ in range(layers))
-        self.time = nnx.List(TimeBlock(*sizes, **block) for _ in range(layers))
-        self.blend = Blend()
+        self.space = nnx.List(SpaceBlock(*sizes, dtype=dtype, rngs=rngs) for _ in range(layers))
         self.proj_out = linear(nnx.initializers.zeros)
 
     def __call__(
@@ -246,21 +240,55 @@ class SpaceTimeTransformer(nnx.Module):
         context: Float[Array, "b l d"],
         image_only: Bool[Array, "b t"] | None,
     ) -> Float[Array, "b t h w c"]:
+        """image_only: without meaning here, where every frame is by itself."""
+        del image_only
+        hidden = self._entered(x)
+        for space in self.space:
+            hidden = self.remat.layer(space.__call__)(hidden, context)
+        return x + self.proj_out(hidden).reshape(x.shape)
+
+    def _entered(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t p c"]:
         b, t, h, w, c = x.shape
-        hidden = self.proj_in(self.norm(fold(x))).reshape(b, t, h * w, c)
+        return self.proj_in(framewise(self.norm, x).reshape(b, t, h * w, c))
+
+
+class SpaceTimeTransformer(SpaceTransformer):
+    """Blocks over each frame, each followed by one over each pixel's frames and their blend.
+
+    The blocks in time are told the index of each frame. `layers`: how many pairs there are.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        context_width: int,
+        heads: int,
+        *,
+        layers: int,
+        groups: int,
+        eps: float,
+        remat: Remat = KEEP_ALL,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        sizes, block = (width, context_width, heads), {"dtype": dtype, "rngs": rngs}
+        super().__init__(*sizes, layers=layers, groups=groups, eps=eps, remat=remat, **block)
+        self.frame_embedding = EmbeddingMLP(width, 4 * width, width, dtype="float32", rngs=rngs)
+        self.time = nnx.List(TimeBlock(*sizes, **block) for _ in range(layers))
+        self.blend = Blend()
+
+    def __call__(
+        self,
+        x: Float[Array, "b t h w c"],
+        context: Float[Array, "b l d"],
+        image_only: Bool[Array, "b t"] | None,
+    ) -> Float[Array, "b t h w c"]:
+        t, c = x.shape[1], x.shape[-1]
+        hidden = self._entered(x)
         index = self.frame_embedding(timestep_embedding(jnp.arange(t, dtype=jnp.float32), c))
         index = index.reshape(1, t, 1, c).astype(hidden.dtype)
         for space, time in zip(self.space, self.time, strict=True):
             hidden = self.remat.layer(space.__call__)(hidden, context)
-            pixels = self.remat.layer(time.__call__)(_pixels_first(hidden + index), context)
-            hidden = self.blend(hidden, _frames_first(pixels), image_only)
+            pixels = self.remat.layer(time.__call__)(pixels_first(hidden + index), context)
+            hidden = self.blend(hidden, frames_first(pixels), image_only)
         return x + self.proj_out(hidden).reshape(x.shape)
-
-
-def _pixels_first(x: Float[Array, "b t p c"]) -> Float[Array, "b p t c"]:
-    """Pixels spread over the devices that held the frames: each has its pixels' whole time."""
-    return constrain(jnp.swapaxes(x, 1, 2), ("batch", "space", None, None))
-
-
-def _frames_first(x: Float[Array, "b p t c"]) -> Float[Array, "b t p c"]:
-    return constrain(jnp.swapaxes(x, 1, 2), ("batch", "frames", "space", None))

@@ -22,22 +22,16 @@ from jaxtyping import Array, Float
 
 from vdm_jax.conditioning import image
 from vdm_jax.conditioning.drop import SVD_NULL_PORTS, null
-from vdm_jax.conditioning.micro import check_micro, micro
+from vdm_jax.conditioning.micro import MICRO_FEATURES, check_micro, micro
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser, denoiser
-from vdm_jax.diffusion.density import LogNormal
 from vdm_jax.diffusion.guidance import cfg, frame_ramp
-from vdm_jax.diffusion.level import Level
-from vdm_jax.diffusion.loss import OutputWeight
-from vdm_jax.diffusion.precond import V
 from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.sampler import Euler, Sampler
-from vdm_jax.diffusion.schedule import Karras
 from vdm_jax.models.cond import Cond
-from vdm_jax.models.svd_unet import SVDUNetConfig
-from vdm_jax.models.vae import VAE
 from vdm_jax.nn.pieces import Chunked, Pieces
-from vdm_jax.tasks import denoising
+from vdm_jax.tasks import denoising, latent
+from vdm_jax.tasks.latent import PROCESS
 from vdm_jax.tasks.task import (
     Around,
     Arrays,
@@ -45,18 +39,7 @@ from vdm_jax.tasks.task import (
     Pictures,
     VideoModel,
     VideoShape,
-    to_signal,
 )
-
-PROCESS = Process(
-    schedule=Karras(sigma_min=0.002, sigma_max=700.0, rho=7.0),
-    precond=V(),
-    density=LogNormal(p_mean=1.0, p_std=1.6),
-    weight=OutputWeight(V()),
-)
-"""The published model's: EDM with unit-variance data; the density is that of its last stage."""
-
-ENCODING = Chunked(8)  # frames, each by itself: exact
 
 
 @dataclass(frozen=True)
@@ -114,30 +97,19 @@ class StableVideo:
         return True
 
     def check(self, model: ModelConfig) -> None:
-        if not isinstance(model.network, SVDUNetConfig):
-            raise Refusal(
-                f"Stable Video needs an SVDUNetConfig, got {type(model.network).__name__}"
-            )
-        if model.vae is None or model.image_encoder is None:
-            raise Refusal("Stable Video needs model.vae and model.image_encoder")
-        wanted = 2 * model.vae.latent_channels
-        if model.network.in_channels != wanted:
-            raise Refusal(
-                f"Stable Video needs model.network.in_channels {wanted}, noisy latents and those "
-                f"of the picture; got {model.network.in_channels}"
-            )
-        if min(self.video.height, self.video.width) < model.vae.stride:
-            raise Refusal(f"videos must be at least {model.vae.stride} pixels high and wide")
+        beside = 0 if model.vae is None else model.vae.latent_channels
+        latent.check_model(
+            "Stable Video", model, self.video, beside=beside, numbers=(MICRO_FEATURES,)
+        )
+        if model.image_encoder is None:
+            raise Refusal("Stable Video needs model.image_encoder")
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
         """Each clip is told its own frame rate, and its own "motion_bucket_id" if it has one."""
-        video = batch["video"]
-        arrays = self.request(model, batch["caption"], list(video[:, 0]))
+        arrays = self.request(model, batch["caption"], list(latent.first_frames(batch)))
         for number, name in enumerate(("fps", "motion_bucket_id")):
             arrays["micro"][:, number] = batch.get(name, arrays["micro"][:, number])
-        assert model.vae is not None
-        pad = ((0, 0), *self._padding(model.vae.stride))
-        return {**arrays, "video": np.pad(video, ((0, 0), *pad), "edge")}
+        return {**arrays, **latent.prepared(model, self.video, batch)}
 
     def request(
         self, model: ModelConfig, captions: Sequence[str], pictures: Pictures | None
@@ -145,7 +117,8 @@ class StableVideo:
         if pictures is None:
             raise Refusal("this model makes videos from pictures: give it one")
         assert model.image_encoder is not None and model.vae is not None
-        size, pad = (self.video.height, self.video.width), self._padding(model.vae.stride)
+        size = self.video.height, self.video.width
+        pad = latent.padding(self.video, model.vae.stride)
         seen = [image.clip_pixels(p, model.image_encoder.image_size) for p in pictures]
         known = [np.pad(image.vae_pixels(p, *size), pad, "edge") for p in pictures]
         told = [[self.video.fps, self.motion_bucket_id, self.noise_aug_strength]] * len(pictures)
@@ -160,7 +133,7 @@ class StableVideo:
         assert model.image_encoder is not None
         noise = arrays.get("image_noise", jnp.zeros_like(arrays["picture"]))
         told = arrays["micro"]
-        latents = image.image_latents(_vae(model), arrays["picture"], told[:, 2], noise)
+        latents = image.image_latents(latent.vae_of(model), arrays["picture"], told[:, 2], noise)
         count = self.video.num_frames
         return Cond(
             tokens={"image": image.encode_image(model.image_encoder, arrays["seen"])},
@@ -169,11 +142,7 @@ class StableVideo:
         )
 
     def clean(self, model: VideoModel, arrays: Arrays) -> Float[Array, "b t h w c"]:
-        """The scaled latents of the videos; they have no gradient."""
-        vae = _vae(model)
-        encode = ENCODING(lambda frames: vae.encode(frames).mode())
-        latents = jax.vmap(encode)(to_signal(arrays["video"]))
-        return jax.lax.stop_gradient(vae.scaled(latents))
+        return latent.clean(model, arrays)
 
     def answer(self, model: VideoModel) -> Denoiser:
         return denoiser(model.network, self.process.precond)
@@ -206,51 +175,16 @@ class StableVideo:
     def generate(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
-        vae = _vae(model)
         start_key, walk_key, picture_key = jax.random.split(key, 3)
-        rows, (h, w, c) = arrays["row"], arrays["picture"].shape[1:]
-        stride, channels = vae.config.stride, vae.config.latent_channels
-        latents = (self.video.num_frames, h // stride, w // stride, channels)
-        noise = _noise(arrays, "latents", start_key, rows, latents)
-        pictures = _noise(arrays, "image_noise", picture_key, rows, (h, w, c))
+        rows, size = arrays["row"], arrays["picture"].shape[1:]
+        noise = latent.noise(arrays, "latents", start_key, rows, latent.sizes(model, self.video))
+        pictures = latent.noise(arrays, "image_noise", picture_key, rows, size)
         cond = self.condition(model, {**arrays, "image_noise": pictures})
-        levels = self.process.schedule.ladder(self.sampling.num_steps)
-        top = Level(levels.alpha[0], levels.sigma[0])
         denoise = self.sampling.guided(self.answer(model), cond, self.video.num_frames)
         keys = denoising.row_keys(walk_key, rows)
-        x0 = self.sampling.sampler(around(denoise), _deviation(top) * noise, levels, cond, keys)
-        video = self.decoding(vae.decode)(vae.unscaled(x0))
-        (top_rows, _), (left, _), _ = self._padding(stride)
-        end = top_rows + self.video.height, left + self.video.width
-        return video[:, :, top_rows : end[0], left : end[1]]
-
-    def _padding(self, stride: int) -> tuple[tuple[int, int], ...]:
-        """Pixels before and after height, width and colours, up to a multiple of the stride."""
-        spare = [-size % stride for size in (self.video.height, self.video.width)]
-        return *((s // 2, s - s // 2) for s in spare), (0, 0)
-
-
-def _vae(model: VideoModel) -> VAE:
-    assert model.vae is not None  # as `check` demands
-    return model.vae
+        return latent.sample(self, model, around(denoise), noise, cond, keys)
 
 
 def _strengths(key: Array, count: int) -> Float[Array, " n"]:
     """ln s ~ N(-3, 0.5^2): the noise that training adds to pictures (appendix D)."""
     return jnp.exp(-3.0 + 0.5 * jax.random.normal(key, (count,)))
-
-
-def _deviation(level: Level) -> Float[Array, ""]:
-    """Standard deviation of unit-variance data at a level: that of the noise to begin with."""
-    return jnp.hypot(level.alpha, level.sigma)
-
-
-def _noise(arrays: Arrays, name: str, key: Array, rows: Array, shape: tuple[int, ...]) -> Array:
-    """The unit noise of the request, or one drawn for each row by its number."""
-    if name not in arrays:
-        keys = denoising.row_keys(key, rows)
-        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-    given = arrays[name]
-    if given.shape[1:] != shape:
-        raise Refusal(f"{name} has the shape {given.shape[1:]} a video; {shape} is needed")
-    return given

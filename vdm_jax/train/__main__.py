@@ -9,6 +9,9 @@ from typing import Any
 
 from vdm_jax.core import command, options
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.train import heartbeat
+from vdm_jax.train.stop import stop_sign
+from vdm_jax.train.supervise import supervise
 
 PROG = "python -m vdm_jax.train"
 USAGE = f"""\
@@ -23,17 +26,24 @@ Train a model. The same command again goes on from the last checkpoint.
   --print-sharding          show how each parameter lies on the devices, and stop
   --compile-only HARDWARE   compile the training step for hardware that is not here, show what it
                             takes and stop: v5e:2x4 or any TPU slice, h100:8, h200:8
+  --supervise               start it again from its last checkpoint when it crashes or hangs
   --profile FIRST:LAST      keep a trace of these steps, e.g. 10:15, in the run directory
+  --processes COUNT         of a run on several machines; each runs this command, with the same
+                            options and a workdir that all of them see. srun, mpirun and TPU pods
+                            on Kubernetes say so themselves; "auto" asks them and other TPU pods
+  --process INDEX           which of them this is, from 0
+  --coordinator HOST:PORT   of process 0; any port that is free there
   --help                    this; with --config also every option of that config
 """
+PLACE = ("--processes", "--process", "--coordinator")
 
 
 def main(args: Sequence[str]) -> int:
     """Exit code 0: finished, or stopped on request and saved."""
     own = options.own(
         args,
-        ("--config", "--workdir", "--compile-only", "--profile"),
-        ("--print-config", "--print-sharding", "--help", "-h"),
+        ("--config", "--workdir", "--compile-only", "--profile", *PLACE),
+        ("--print-config", "--print-sharding", "--supervise", "--help", "-h"),
     )
     helped = own.switches & {"--help", "-h"}
     if "--config" not in own.values:
@@ -43,10 +53,22 @@ def main(args: Sequence[str]) -> int:
             )
         print(USAGE)
         return 0
+    if "--compile-only" in own.values or own.switches - {"--supervise"}:
+        return _show(own)
+    if "--supervise" in own.switches:
+        rest = [arg for arg in args if arg != "--supervise"]
+        return supervise([sys.executable, "-m", "vdm_jax.train", *rest])
+    heartbeat.start()
+    with stop_sign():
+        return _train(own)
+
+
+def _show(own: options.Own) -> int:
+    """What is asked for instead of training."""
+    helped = own.switches & {"--help", "-h"}
     if helped:
         print(USAGE)
-    spec = own.values["--config"]
-    config = _config(spec, [*own.rest, *(["--help"] if helped else [])])
+    config = _config(own.values["--config"], [*own.rest, *(["--help"] if helped else [])])
     if "--print-config" in own.switches:
         from vdm_jax.core import config as configs
 
@@ -55,10 +77,7 @@ def main(args: Sequence[str]) -> int:
     if "--print-sharding" in own.switches:
         print(_sharding(config))
         return 0
-    if "--compile-only" in own.values:
-        return _compile_only(config, own.values["--compile-only"])
-    workdir = Path(own.values.get("--workdir", _default_workdir(spec)))
-    return _train(config, workdir, own.values.get("--profile"))
+    return _compile_only(config, own.values["--compile-only"])
 
 
 def _config(spec: str, args: list[str]) -> Any:
@@ -109,14 +128,21 @@ def _compile_only(config: Any, hardware: str) -> int:
     return 1 if found.fits is False else 0
 
 
-def _train(config: Any, workdir: Path, steps: str | None) -> int:
+def _train(own: options.Own) -> int:
+    spec = own.values["--config"]
+    config = _config(spec, own.rest)
+    workdir = Path(own.values.get("--workdir", _default_workdir(spec)))
+    from vdm_jax.core import processes
     from vdm_jax.train.loop import train
     from vdm_jax.train.measure import Profile
 
+    processes.join(*(own.values.get(name) for name in PLACE))
     logging.basicConfig(format="%(message)s", level=logging.ERROR)
     logging.getLogger("vdm_jax").setLevel(logging.WARNING)
+    steps = own.values.get("--profile")
     profile = None if steps is None else Profile.parse(steps)
     if not train(config, workdir, profile):
+        processes.leave()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)  # a compilation that was left behind cannot be ended otherwise

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -20,15 +20,17 @@ from jax.sharding import Mesh
 from jax.stages import Traced
 
 from vdm_jax.core.absent import Absent
-from vdm_jax.data.loader import stack
+from vdm_jax.data.joint import WithPictures
+from vdm_jax.data.loader import Sample, stack
 from vdm_jax.nn.platform import compiling_for
+from vdm_jax.tasks.stable_text import ALONE
 from vdm_jax.tasks.task import Arrays
 from vdm_jax.train import begin, fits
 from vdm_jax.train.collectives import Exchange, collectives
 from vdm_jax.train.config import TrainConfig
 from vdm_jax.train.operations import operations
 from vdm_jax.train.progress import duration
-from vdm_jax.train.traced import batch_shapes, check_batch, flops, traced_step
+from vdm_jax.train.traced import batch_shapes, check_batch, compiled, flops, traced_step
 
 NOTICE = 60.0  # seconds between two lines about a compilation that goes on
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -122,8 +124,8 @@ def check(config: TrainConfig, hardware: Absent) -> Ahead:
         sample = blank(config)
         traced = traced_step(config, built, mesh, sample)
         kinds = fits.held(built) | {"batch": fits.of_device(batch_shapes(config, mesh, sample))}
-        compiled = _compiled(traced, mesh, hardware)
-    found = _read(traced, compiled, kinds, mesh)
+        program = _compiled(traced, mesh, hardware)
+    found = _read(traced, program, kinds, mesh)
     device = hardware.device
     return Ahead(
         **found,
@@ -137,24 +139,31 @@ def check(config: TrainConfig, hardware: Absent) -> Ahead:
 
 
 def blank(config: TrainConfig) -> Arrays:
-    """A batch of one black video without a caption, as the task prepares it."""
-    video = np.zeros(config.task.video.sizes, np.uint8)
-    fps = np.float32(config.task.video.fps)
-    sample = {"video": video, "caption": "", "fps": fps, "key": "blank"}
-    return config.task.prepare(config.model, stack([sample]))
+    """A batch of one black video without a caption, as the task prepares it; reads no file."""
+    fps, count = np.float32(config.task.video.fps), 0
+    sample: Sample = {"video": np.zeros(config.task.video.sizes, np.uint8), "caption": ""}
+    if isinstance(config.data, WithPictures):
+        count = config.data.count
+        still = np.zeros((count, 1, *config.task.video.sizes[1:]), np.uint8)
+        sample["pictures"] = {"video": still, "caption": np.array([""] * count)}
+    samples = stack([{**sample, "fps": fps, "key": "blank"}])
+    arrays = config.task.prepare(replace(config.model, text=None), samples)
+    if config.model.text is not None:
+        arrays["text"] = tokens = config.model.text.blank(1)
+        if count:
+            arrays[ALONE + "text"] = np.repeat(tokens[:, None], count, axis=1)
+    return arrays
 
 
 def _compiled(traced: Traced, mesh: Mesh, hardware: Absent) -> Any:
     """The compiled program, or the number of bytes that it needs where that is too much."""
-    with jax.set_mesh(mesh):
-        lowered = traced.lower(lowering_platforms=(hardware.lowering,))
-        try:
-            return lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            needed = too_large(str(error))
-            if needed is None:
-                raise
-            return needed
+    try:
+        return compiled(traced, mesh, hardware.lowering)
+    except jax.errors.JaxRuntimeError as error:
+        needed = too_large(str(error))
+        if needed is None:
+            raise
+        return needed
 
 
 def too_large(message: str) -> int | None:

@@ -1,5 +1,6 @@
 """Where a run's first weights come from: drawn, or those of a model or of another run."""
 
+from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from vdm_jax.adapters import temporal_decoder
+from vdm_jax.adapters import inflate, temporal_decoder
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.models.vae import VAEConfig
 from vdm_jax.sample import load
 from vdm_jax.tasks.task import ModelConfig, abstract
 from vdm_jax.train import state as states
@@ -28,6 +30,28 @@ def build(config: TrainConfig, mesh: Mesh) -> Built:
 def shapes(config: TrainConfig, mesh: Mesh) -> Built:
     """As `build`, for compiling alone: where weights would come from is not looked at."""
     return _built(config, mesh, states.fresh(config.build_model))
+
+
+def autoencoder(config: TrainConfig, mesh: Mesh) -> tuple[VAEConfig, nnx.State]:
+    """The autoencoder that a run of `config` begins with, as it lies on the disk: {"vae": …}.
+
+    Raises Refusal for one whose encoder is not that of the model.
+    """
+    mine = config.model.vae
+    assert mine is not None
+    given = [source.directory for source in config.parts_from if source.part == "vae"]
+    if not given and config.init_from is None:
+        with meshes.unplaced():
+            drawn = nnx.state(config.build_model(), nnx.Param)
+        params = nnx.State({"vae": drawn["vae"]})
+        return mine, meshes.put(params, meshes.shardings(params, mesh))
+    directory = given[0] if given else str(config.init_from)
+    placed = load.placed(abstract(ModelConfig(vae=mine))[1], mesh, "float32")
+    theirs, params = load.part(Path(directory), "vae", placed)
+    vae = theirs.vae
+    if vae is None or replace(vae, decoder=mine.decoder, dtype=mine.dtype) != mine:
+        raise Refusal(f"the vae in {directory} is not that of the model")
+    return replace(vae, dtype=mine.dtype), params
 
 
 def _built(config: TrainConfig, mesh: Mesh, initial: Initial) -> Built:
@@ -62,6 +86,8 @@ def _with_part(model: ModelConfig, params: nnx.State, source: PartFrom) -> nnx.S
     weights = loaded[source.part]
     if source.part == "vae" and temporal_decoder.fits(theirs.vae, model.vae):
         weights = temporal_decoder.inflated(weights, mine)
+    if source.part == "network" and inflate.fits(theirs.network, model.network):
+        weights = inflate.inflated(weights, mine)
     if _shapes(weights) != _shapes(mine):
         raise Refusal(f"the {source.part} in {source.directory} is not that of the model")
     cast = jax.tree.map(lambda new, old: new.astype(old.dtype), weights, mine)

@@ -1,7 +1,7 @@
 """TrainConfig: everything that decides what a training run computes, and how it is reported."""
 
-from dataclasses import dataclass, fields
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from flax import nnx
 
@@ -12,6 +12,7 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.loader import Source
 from vdm_jax.models.lpips import LPIPSConfig
 from vdm_jax.tasks.task import ModelConfig, Task, VideoModel
+from vdm_jax.train.guard import Guard
 from vdm_jax.train.judge import Judge
 from vdm_jax.train.optim import AdamW
 from vdm_jax.train.track import Tracker
@@ -28,8 +29,8 @@ class Data(Protocol):
 class PartFrom:
     """The first weights of one part of the model are those of the same part elsewhere.
 
-    part: "vae", "lpips", … directory: of a model or of a run. A temporal decoder is made of a
-    picture decoder where that is what lies there.
+    part: "network", "vae", … directory: of a model or of a run. A temporal decoder is made of a
+    picture decoder where that is what lies there, and a network of videos of one of pictures.
     """
 
     part: str
@@ -37,7 +38,7 @@ class PartFrom:
 
 
 COUNTS = ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep", "preview_every",
-          "num_previews", "held_out_samples", "max_skipped")  # fmt: skip
+          "num_previews", "held_out_samples")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +81,8 @@ class TrainConfig:
     """Videos in a preview grid."""
     held_out_samples: int = 32
     """Samples that the held-out loss is measured on."""
-    max_skipped: int = 50
-    """Non-finite steps in a row after which the run gives up."""
+    guard: Guard = Guard()
+    """Which steps are skipped, and when the run goes back to a checkpoint."""
     trackers: tuple[Tracker, ...] = ()
     """Where metrics go beside metrics.jsonl."""
 
@@ -118,13 +119,30 @@ class TrainConfig:
 # What may change when a run is continued: how long, where and how often. With other steps the rest
 # of the run takes the learning rates of a run of that length.
 RESUMABLE = ("steps", "mesh", "judge", "log_every", "save_every", "keep", "preview_every",
-             "num_previews", "held_out_samples", "max_skipped", "trackers")  # fmt: skip
+             "num_previews", "held_out_samples", "guard", "trackers")  # fmt: skip
 
 
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
-    """Fields that differ and may not differ between the parts of one run."""
+    """What differs and may not differ between the parts of one run: "seed was 0, now 5"."""
     return [
-        field.name
+        difference
         for field in fields(TrainConfig)
-        if field.name not in RESUMABLE and getattr(old, field.name) != getattr(new, field.name)
+        if field.name not in RESUMABLE
+        for difference in _differing(field.name, getattr(old, field.name), getattr(new, field.name))
     ]
+
+
+def _differing(name: str, old: Any, new: Any) -> list[str]:
+    """Leaf by leaf, as far as both are parts of the same kind."""
+    if old == new:
+        return []
+    if is_dataclass(old) and type(old) is type(new):
+        return [
+            difference
+            for part in fields(old)
+            for difference in _differing(
+                f"{name}.{part.name}", getattr(old, part.name), getattr(new, part.name)
+            )
+        ]
+    was, now = (type(v).__name__ if is_dataclass(v) else repr(v)[:60] for v in (old, new))
+    return [f"{name} was {was}, now {now}"]

@@ -6,6 +6,7 @@ killed run) are passed over when reading and removed when the file is opened aga
 """
 
 import json
+import logging
 import math
 import os
 from collections.abc import Generator, Mapping
@@ -14,7 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, SupportsFloat
 
-from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.refusal import Unavailable
+
+LOG = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
@@ -43,17 +46,35 @@ class MetricsLog:
                 part.write_bytes(text)
                 os.replace(part, self._path)
             self._file = self._path.open("ab", buffering=0)
+        self._pending = b""  # what a full disk did not take yet
+        self._told = False
 
     def write(self, step: int, scalars: Mapping[str, SupportsFloat | str]) -> None:
-        """Append one record. It is in the file at once, on the disk after `sync`."""
+        """Append one record. It is in the file at once, on the disk after `sync`.
+
+        Where the disk does not take it, a warning is logged and it waits for the next call.
+        """
         record = {"step": step} | {name: _json_number(value) for name, value in scalars.items()}
-        with _faults_named(self._path):
-            self._file.write((json.dumps(record) + "\n").encode())
+        self._pending += (json.dumps(record) + "\n").encode()
+        self._flush()
 
     def sync(self) -> None:
         """Return when all records are on the disk: call it where a checkpoint is saved."""
-        with _faults_named(self._path):
+        if self._flush():
             os.fsync(self._file.fileno())
+
+    def _flush(self) -> bool:
+        """Whether nothing is pending any more."""
+        try:
+            while self._pending:
+                self._pending = self._pending[self._file.write(self._pending) :]
+        except OSError as fault:
+            if not self._told:
+                LOG.warning("metrics wait for room in %s: %s", self._path, fault.strerror)
+            self._told = True
+            return False
+        self._told = False
+        return True
 
     def close(self) -> None:
         self.sync()
@@ -93,4 +114,4 @@ def _faults_named(path: Path) -> Generator[None, None, None]:
     try:
         yield
     except OSError as fault:
-        raise Refusal(f"cannot keep metrics in {path}: {fault.strerror}") from fault
+        raise Unavailable(f"cannot keep metrics in {path}: {fault.strerror}") from fault

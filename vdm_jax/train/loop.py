@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,16 +11,20 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vdm_jax.core import mesh as meshes
+from vdm_jax.core import processes
 from vdm_jax.core.checkpoint import Checkpoints
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.loader import Loader, Source, stack
-from vdm_jax.train import begin, fits, rundir, track
+from vdm_jax.train import agree, begin, fits, precomputed, rundir, track
+from vdm_jax.train.agree import Stop
 from vdm_jax.train.config import TrainConfig
+from vdm_jax.train.heartbeat import pulse
 from vdm_jax.train.measure import Profile
 from vdm_jax.train.observer import Observer
+from vdm_jax.train.rollback import Rollback
 from vdm_jax.train.state import Built, TrainState
 from vdm_jax.train.stop import Stopped, stop_sign
-from vdm_jax.train.traced import Program, check_batch, flops, traced_step
+from vdm_jax.train.traced import Program, check_batch, compiled, flops, traced_step
 
 
 def train(config: TrainConfig, workdir: Path, profile: Profile | None = None) -> bool:
@@ -29,17 +34,26 @@ def train(config: TrainConfig, workdir: Path, profile: Profile | None = None) ->
 
     Returns whether it was finished; False: SIGTERM or Ctrl-C stopped it, and its state is saved.
     Raises Refusal, before anything is compiled, when config, data, directory or checkpoints do not
-    fit together, and later when too many steps in a row were not finite.
+    fit together, and later when going back to no checkpoint helps against steps that go wrong.
     """
-    rundir.check(workdir, config)
-    track.check(config.trackers)
-    mesh = config.mesh.build()
-    sources = open_sources(config, mesh)
-    built = begin.build(config, mesh)
-    fits.check(config, built, mesh)
+    with stop_sign() as stop:
+        return _train(config, workdir, profile, stop)
+
+
+def _train(
+    config: TrainConfig, workdir: Path, profile: Profile | None, stop: threading.Event
+) -> bool:
+    with processes.together("the run could not be prepared"):
+        rundir.check(workdir, config)
+        track.check(config.trackers)
+        mesh = config.mesh.build()
+        sources = open_sources(config, mesh)
+        built = begin.build(config, mesh)
+        precomputed.check(config, sources, built)
+        fits.check(config, built, mesh)
     with Checkpoints(workdir / "checkpoints", keep=config.keep) as checkpoints:
         checkpoints.check_room((built.abstract, built.frozen))
-        loader = open_loader(config, sources[0])
+        loader = open_loader(config, sources[0], mesh)
         restored = checkpoints.restore(built.abstract)
         if restored is not None:
             loader.restore(restored.meta["data"])
@@ -53,17 +67,16 @@ def train(config: TrainConfig, workdir: Path, profile: Profile | None = None) ->
         if profile is not None:
             profile.check(step, config.steps)
         before = None if restored is None else restored.state
-        with (
-            stop_sign() as stop,
-            Observer(config, workdir, built, mesh, sources, stop, before, profile) as observer,
-        ):
+        rollback = Rollback(config.guard, checkpoints, built.abstract, restored)
+        own = agree.own(stop)
+        with Observer(config, workdir, built, mesh, sources, own, before, profile) as observer:
             if restored is not None:
                 observer.say(f"going on from step {step} of {config.steps} in {workdir}")
             make_state = partial(rundir.weights, workdir, config, built, before)
+            make_state = precomputed.checked(config, sources[0], make_state)
             make_step = partial(compiled_step, config, built, sources[0], mesh)
-            return _run(
-                config, mesh, step, make_state, make_step, loader, checkpoints, observer, stop
-            )
+            keeper = Keeper(checkpoints, loader, rollback, observer)
+            return _run(config, mesh, step, make_state, make_step, keeper, agree.agreed(stop))
 
 
 def _run(
@@ -72,13 +85,12 @@ def _run(
     step: int,
     make_state: Callable[[], tuple[TrainState, nnx.State]],
     make_step: Callable[[], Program],
-    loader: Loader,
-    checkpoints: Checkpoints,
-    observer: Observer,
-    stop: threading.Event,
+    keeper: "Keeper",
+    stop: Stop,
 ) -> bool:
-    state, saved, scalars = None, step, None
-    key = jax.random.key(config.seed)
+    state, scalars = None, None
+    loader, observer, key = keeper.loader, keeper.observer, jax.random.key(config.seed)
+    due: Callable[[int], bool] = lambda every: step % every == 0 or step == config.steps  # noqa: E731
     try:
         if step == config.steps:
             return finished(config, step, *make_state(), observer)
@@ -89,15 +101,18 @@ def _run(
             with observer.meter.fetching(scalars):
                 batch = config.task.prepare(config.model, next(loader))
             jax.block_until_ready(scalars)  # one step ahead, no more: a stop is heeded soon
+            if keeper.rollback.due(scalars):
+                state = None  # makes room
+                state = keeper.went_back(step)
             state, scalars = train_step(state, frozen, meshes.put_batch(batch, mesh), key)
             step += 1
+            pulse().beat(step)
             observer.trace(step, scalars)
-            if step % config.log_every == 0 or step == config.steps:
+            if due(config.log_every):
                 observer.report(step, scalars)
-            if step % config.save_every == 0 or step == config.steps:
-                save(checkpoints, step, state, loader, observer)
-                saved = step
-            if step % config.preview_every == 0 or step == config.steps:
+            if due(config.save_every):
+                keeper.try_save(step, state)
+            if due(config.preview_every):
                 observer.preview(step, state, frozen)
         if step == config.steps:
             observer.finish(state, frozen)
@@ -105,12 +120,51 @@ def _run(
         pass
     finally:
         loader.close()
-    if state is not None and step > saved:
-        save(checkpoints, step, state, loader, observer)
+    keeper.save_last(step, state)
     if stopped := stop.is_set():
-        checkpoints.wait()
         observer.say(f"stopped at step {step} of {config.steps}; the same command goes on from it")
     return not stopped
+
+
+@dataclass
+class Keeper:
+    """Saves what a run goes on from, and takes it back."""
+
+    checkpoints: Checkpoints
+    loader: Loader
+    rollback: Rollback
+    observer: Observer
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Start writing a checkpoint, once the records that belong before it are on the disk."""
+        with pulse().resting(), self.observer.meter.saving():
+            self.observer.sync()
+            meta = {"data": self.loader.state(), **self.rollback.saving(step)}
+            self.checkpoints.save(step, state, meta)
+
+    def try_save(self, step: int, state: TrainState) -> None:
+        """As `save`; a disk that does not take it, or did not take the last one, ends no run."""
+        with pulse().resting(), self.observer.enduring("the last checkpoint"):
+            self.checkpoints.wait()
+        with self.observer.enduring(f"the checkpoint of step {step}"):
+            self.save(step, state)
+
+    def save_last(self, step: int, state: TrainState | None) -> None:
+        """Return when `step` is on the disk; raises what prevents it. None: nothing to save."""
+        if state is None:
+            return
+        with pulse().resting(), self.observer.enduring("the last checkpoint"):
+            self.checkpoints.wait()
+        self.save(step, state)
+        with pulse().resting():
+            self.checkpoints.wait()
+
+    def went_back(self, step: int) -> TrainState:
+        """The state to go on with, after steps that went wrong up to `step`."""
+        with pulse().resting(), self.observer.meter.saving():
+            state, to = self.rollback.back(step)
+        self.observer.went_back(step, to, int(state.skipped))
+        return state
 
 
 def finished(
@@ -125,15 +179,6 @@ def finished(
     return True
 
 
-def save(
-    checkpoints: Checkpoints, step: int, state: TrainState, loader: Loader, observer: Observer
-) -> None:
-    """Start writing a checkpoint, once the records that belong before it are on the disk."""
-    with observer.meter.saving():
-        observer.sync()
-        checkpoints.save(step, state, {"data": loader.state()})
-
-
 def open_sources(config: TrainConfig, mesh: Mesh) -> tuple[Source, Source]:
     """What is trained on and what is held out, checked against the rest of the config."""
     check_batch(config, mesh)
@@ -141,7 +186,7 @@ def open_sources(config: TrainConfig, mesh: Mesh) -> tuple[Source, Source]:
     if config.judge is not None:
         config.judge.check(sources[1])
     for source in sources:
-        got, want = source[0]["video"].shape, config.task.video.sizes
+        got, want = precomputed.sizes(source), config.task.video.sizes
         if got != want:
             raise Refusal(
                 f"the data holds videos of {_size(got)}, task.video wants {_size(want)}; make "
@@ -150,13 +195,13 @@ def open_sources(config: TrainConfig, mesh: Mesh) -> tuple[Source, Source]:
     return sources
 
 
-def open_loader(config: TrainConfig, source: Source) -> Loader:
+def open_loader(config: TrainConfig, source: Source, mesh: Mesh) -> Loader:
+    """The stream of batches, of which this process delivers what its devices need."""
     return Loader(
         source,
         batch_size=config.batch_size,
         seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=meshes.local_rows(mesh, config.batch_size),
     )
 
 
@@ -164,9 +209,8 @@ def compiled_step(config: TrainConfig, built: Built, source: Source, mesh: Mesh)
     """The training step, compiled for the shapes of this run."""
     sample = config.task.prepare(config.model, stack([source[0]]))
     traced = traced_step(config, built, mesh, sample)
-    with jax.set_mesh(mesh):
-        compiled = traced.lower().compile()
-    return Program(compiled, flops(traced, compiled, mesh))
+    program = compiled(traced, mesh)
+    return Program(program, flops(traced, program, mesh))
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -6,8 +6,8 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +18,11 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vdm_jax.core import config as configs
-from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.refusal import Unavailable
 from vdm_jax.data.loader import Source
 from vdm_jax.train import log, report
 from vdm_jax.train.config import TrainConfig
+from vdm_jax.train.heartbeat import pulse
 from vdm_jax.train.held_out import HeldOut
 from vdm_jax.train.measure import Meter, Profile, told
 from vdm_jax.train.preview import Previews
@@ -68,7 +69,6 @@ class Observer:
         self._begin = self._then = time.monotonic()
         self._first = self._before = step
         self._skipped = 0 if restored is None else int(restored.skipped)
-        self._skips_in_a_row = 0
         self._scores = ""
         self._credit = getattr(sources[1], "credit", "")
         self._held_out = HeldOut(config, mesh, *sources)
@@ -117,16 +117,13 @@ class Observer:
 
     def compile(self, work: Callable[[], T]) -> T:
         """`work()`, which makes XLA compile the training step; says so meanwhile."""
-        with self.meter.pausing(), self._progress.compiling():
+        with pulse().resting(), self.meter.pausing(), self._progress.compiling():
             compiled = interruptible(work, self._stop)
         self._then = time.monotonic()
         return compiled
 
     def report(self, step: int, scalars: Scalars) -> None:
-        """A record of metrics.jsonl, and the progress line.
-
-        Raises Refusal when `max_skipped` steps in a row were not finite.
-        """
+        """A record of metrics.jsonl, and the progress line."""
         values = {name: float(value) for name, value in scalars.items()}  # waits for the step
         now, steps = time.monotonic(), max(1, step - self._before)
         pace = (now - self._then) / steps
@@ -146,33 +143,48 @@ class Observer:
 
     def _count_skips(self, step: int, skipped: int, steps: int) -> None:
         new, self._skipped = skipped - self._skipped, skipped
-        if new:
-            self.say(f"step {step}: {new} of the last {steps} steps were not finite; skipped")
-        self._skips_in_a_row = self._skips_in_a_row + new if new >= steps else 0
-        if self._skips_in_a_row >= self._config.max_skipped:
-            raise Refusal(
-                f"{self._skips_in_a_row} steps in a row were not finite up to step {step}; try a "
-                f"lower --optim.learning-rate. What {self._workdir} holds is intact"
+        if new > 0:
+            self.say(
+                f"step {step}: {new} of the last {steps} steps were not finite or far off all "
+                "others; skipped"
             )
+
+    def went_back(self, step: int, to: int, skipped: int) -> None:
+        """After `step` the run took the weights of step `to`."""
+        self._skipped = skipped
+        self.say(
+            f"step {step}: {self._config.guard.patience} steps in a row were skipped; the weights "
+            f"are those of step {to} again, the data goes on"
+        )
+
+    @contextmanager
+    def enduring(self, what: str) -> Iterator[None]:
+        """Around writing what a run can do without: a disk that does not take it is told of."""
+        try:
+            yield
+        except (OSError, Unavailable) as fault:
+            reason = fault.strerror if isinstance(fault, OSError) else fault
+            self.say(f"{what} not written: {reason}; training goes on")
 
     def preview(self, step: int, state: TrainState, frozen: nnx.State) -> None:
         """Held-out loss and preview videos with the averaged weights; then curves and report."""
-        with self.meter.pausing(), self._progress.busy("drawing previews"):
+        with pulse().resting(), self.meter.pausing(), self._progress.busy("drawing previews"):
             params = self._join(state.ema, frozen)
             loss = interruptible(lambda: self._held_out.loss(params), self._stop)
             mean = self._held_out.mean_predictor_loss(params)
             videos = interruptible(lambda: self._previews.draw(params), self._stop)
             self._record(step, {"held_out_loss": loss, "mean_predictor_loss": mean})
             if self._chief:
-                self._previews.write(videos, self._workdir / "samples", step)
-                self._publish(step)
+                with self.enduring("previews"):
+                    self._previews.write(videos, self._workdir / "samples", step)
+                    self._publish(step)
         self._then, self._before = time.monotonic(), step
         self.say(f"step {step}: held-out loss {loss:.4g} (constant answer {mean:.4g})")
 
     def finish(self, state: TrainState, frozen: nnx.State) -> None:
         """The judge's table, the final report, and what to try next."""
         step, took = self._config.steps, time.monotonic() - self._begin
-        with self.meter.pausing(), self._progress.busy("grading"):
+        with pulse().resting(), self.meter.pausing(), self._progress.busy("grading"):
             params = self._join(state.ema, frozen)
             verdict = interruptible(lambda: self._previews.judge(params), self._stop)
         if verdict is not None:
@@ -180,7 +192,8 @@ class Observer:
             self.say(verdict.table)
         self._record(step, {FINISHED: 1.0} | ({} if verdict is None else verdict.scores))
         if self._chief:
-            self._publish(step)
+            with self.enduring("the report"):
+                self._publish(step)
         self.say(f"trained steps {self._first} to {step} in {duration(took)}: {self._workdir}")
         self.say(f"look at {self._workdir / 'report.html'} and {self._workdir / 'samples'}")
         for purpose, command in self._commands().items():

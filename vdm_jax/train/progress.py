@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
@@ -116,8 +116,9 @@ class Progress:
 
     def _lines(self, line: str) -> None:
         for stream in self._plain:
-            stream.write(line + "\n")
-            stream.flush()
+            with suppress(OSError):  # a full disk, a terminal that is gone: no reason to end a run
+                stream.write(line + "\n")
+                stream.flush()
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from vdm_jax.core import checkpoint
+from vdm_jax.core import checkpoint, storage
 from vdm_jax.core import config as configs
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.sample.load import FROZEN
@@ -31,10 +31,11 @@ def check(workdir: Path, config: TrainConfig) -> None:
 def prepare(workdir: Path, config: TrainConfig) -> None:
     """Make the folders and keep the config; process 0 of the run does it, holding its lock."""
     if jax.process_index() == 0:
-        (workdir / "samples").mkdir(exist_ok=True)
-        part = workdir / (CONFIG + ".part")
-        part.write_text(configs.to_json(config), encoding="utf-8")
-        part.replace(workdir / CONFIG)
+        with storage.one_line(f"{workdir} cannot be written"):
+            (workdir / "samples").mkdir(exist_ok=True)
+            part = workdir / (CONFIG + ".part")
+            part.write_text(configs.to_json(config), encoding="utf-8")
+            part.replace(workdir / CONFIG)
 
 
 def weights(
@@ -66,6 +67,6 @@ def _check_config(workdir: Path, config: TrainConfig) -> None:
         raise Refusal(f"{workdir} holds something else than a training run; give another --workdir")
     if changed := differences(old, config):
         raise Refusal(
-            f"{workdir} holds a run whose {', '.join(changed)} differ from this config; give "
-            f"another --workdir, or change only {', '.join(RESUMABLE)}"
+            f"{workdir} holds a run of something else: {', '.join(changed)}; give another "
+            f"--workdir, or change only {', '.join(RESUMABLE)}"
         )

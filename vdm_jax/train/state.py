@@ -13,6 +13,7 @@ from jaxtyping import Array, Int, PyTree
 
 from vdm_jax.adapters.trainable import Trainable
 from vdm_jax.core import mesh as meshes
+from vdm_jax.train.guard import Health, unknown
 
 Initial = Callable[[nnx.State], nnx.State]
 """Fills the shapes of a model's parameters, each with its type and its sharding."""
@@ -24,12 +25,14 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
     """Steps taken, skipped ones included: it also counts the batches consumed."""
     skipped: Int[Array, ""]
-    """Steps whose loss or gradient was not finite, and which therefore changed nothing."""
+    """Steps that changed nothing, being bad, or whose change was taken back."""
     params: nnx.State
     """The trained weights, in float32."""
     opt_state: PyTree
     ema: nnx.State
     """Running average of the trained weights: what is previewed, evaluated and sampled."""
+    health: Health
+    """What tells a bad step from a good one."""
 
 
 class Built(NamedTuple):
@@ -118,6 +121,11 @@ def _placed(shapes: Any, mesh: Mesh) -> Any:
 
 def _new(trained: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
     """Before the first step."""
-    zero = jnp.zeros((), jnp.int32)
-    ema = jax.tree.map(jnp.copy, trained)
-    return TrainState(zero, jnp.zeros((), jnp.int32), trained, optimizer.init(trained), ema)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        params=trained,
+        opt_state=optimizer.init(trained),
+        ema=jax.tree.map(jnp.copy, trained),
+        health=unknown(),
+    )

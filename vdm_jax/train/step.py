@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
+from vdm_jax.train.guard import Guard, judged
 from vdm_jax.train.state import TrainState
 
 Arrays = dict[str, Array]
-Scalars = dict[str, Float[Array, ""]]
+Scalars = dict[str, Num[Array, ""]]
 LossFn = Callable[[Any, Arrays, Array], tuple[Float[Array, ""], Scalars]]
 ModelFn = Callable[[nnx.State, nnx.State], Any]
 """(trained, frozen) -> the model with these weights."""
@@ -26,13 +27,14 @@ def update(
     *,
     ema_decay: float,
     accumulate: int,
+    guard: Guard = Guard(),  # noqa: B008 - it is frozen
 ) -> StepFn:
     """A pure function (state, frozen, batch, key) -> (state, scalars).
 
     The loss finds the number of steps that were taken in the batch, as "step".
     The batch is cut into `accumulate` equal parts whose gradients are averaged. When the loss or
-    the gradient is not finite, weights, moments and average keep their old values bit by bit:
-    a `where`, because multiplying by zero would let a NaN through.
+    the gradient is not finite, or a spike to `guard`, weights, moments and average keep their old
+    values bit by bit: a `where`, because multiplying by zero would let a NaN through.
     """
 
     def gradients(state: TrainState, frozen: nnx.State, batch: Arrays, key: Array) -> Any:
@@ -67,15 +69,18 @@ def update(
         ema = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.ema, params)
 
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
-        keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)  # noqa: E731
+        good, health = judged(guard, state.health, loss, norm, finite)
+        keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)  # noqa: E731
         state = TrainState(
             step=state.step + 1,
-            skipped=state.skipped + jnp.where(finite, 0, 1),
+            skipped=state.skipped + jnp.where(good, 0, 1),
             params=keep(params, state.params),
             opt_state=keep(opt_state, state.opt_state),
             ema=keep(ema, state.ema),
+            health=health,
         )
-        return state, {"loss": loss, "grad_norm": norm, "skipped": state.skipped, **scalars}
+        told = {"loss": loss, "grad_norm": norm, "skipped": state.skipped}
+        return state, {**told, "bad_in_a_row": health.bad_in_a_row, **scalars}
 
     return step
 

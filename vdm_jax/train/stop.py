@@ -16,20 +16,33 @@ class Stopped(Exception):  # noqa: N818 - not an error
     """The run was asked to stop while it waited for something long."""
 
 
+class _Sign:
+    """A signal handler that sets an event."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked.set()
+
+
 @contextmanager
 def stop_sign() -> Iterator[threading.Event]:
-    """An event that SIGTERM or Ctrl-C sets; a second Ctrl-C interrupts at once."""
-    asked = threading.Event()
+    """An event that SIGTERM or Ctrl-C sets; a second Ctrl-C interrupts at once.
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        del frame
-        if asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = {s: signal.signal(s, on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+    Within another such block it is the event of that one.
+    """
+    outer = signal.getsignal(signal.SIGTERM)
+    if isinstance(outer, _Sign):
+        yield outer.asked
+        return
+    sign = _Sign()
+    before = {s: signal.signal(s, sign) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield asked
+        yield sign.asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,0 +1,189 @@
+"""The latent space that a diffusion model works in: videos to latents, and latents to videos.
+
+What every task of Stable Video Diffusion does alike. The latents of a video are the most likely
+ones of each frame, scaled to unit variance; they have no gradient. Frames whose sizes are no
+multiple of the autoencoder's stride are padded with their edge, and cropped when they come back.
+Samples may hold latents that were computed before (`data.latents`) instead of frames.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.diffusion.denoiser import Denoiser
+from vdm_jax.diffusion.density import LogNormal
+from vdm_jax.diffusion.level import Level
+from vdm_jax.diffusion.loss import OutputWeight
+from vdm_jax.diffusion.precond import V
+from vdm_jax.diffusion.process import Process
+from vdm_jax.diffusion.schedule import Karras
+from vdm_jax.models.cond import Cond
+from vdm_jax.models.svd_unet import SVDUNetConfig
+from vdm_jax.models.vae import VAE
+from vdm_jax.nn.pieces import Chunked, Pieces
+from vdm_jax.tasks import denoising
+from vdm_jax.tasks.task import Arrays, Denoising, ModelConfig, VideoModel, VideoShape, to_signal
+
+PROCESS = Process(
+    schedule=Karras(sigma_min=0.002, sigma_max=700.0, rho=7.0),
+    precond=V(),
+    density=LogNormal(p_mean=1.0, p_std=1.6),
+    weight=OutputWeight(V()),
+)
+"""The published model's: EDM with unit-variance data; the density is that of its last stage."""
+
+ENCODING = Chunked(8)  # frames, each by itself: exact
+
+LATENTS = "x0"
+"""The name of latents in the arrays of a task."""
+
+
+@runtime_checkable
+class Latent(Denoising, Protocol):
+    """A task that works in latents, and takes those that were computed before."""
+
+    @property
+    def decoding(self) -> Pieces:
+        """How latents become frames when they are too many for the device."""
+        ...
+
+
+def check_model(
+    what: str,
+    model: ModelConfig,
+    video: VideoShape,
+    *,
+    beside: int,
+    numbers: tuple[int | None, ...],
+) -> None:
+    """Refuse a model that cannot do the task `what`.
+
+    beside: channels appended to the noisy latents. numbers: how many the network may be told.
+    """
+    network, vae = model.network, model.vae
+    if not isinstance(network, SVDUNetConfig):
+        raise Refusal(f"{what} needs an SVDUNetConfig, got {type(network).__name__}")
+    if vae is None:
+        raise Refusal(f"{what} needs model.vae")
+    wanted = vae.latent_channels + beside
+    if (network.in_channels, network.out_channels) != (wanted, vae.latent_channels):
+        raise Refusal(
+            f"{what} needs model.network.in_channels {wanted} and out_channels "
+            f"{vae.latent_channels}, got {network.in_channels} and {network.out_channels}"
+        )
+    if network.vec_features not in numbers:
+        raise Refusal(
+            f"{what} needs model.network.vec_features {' or '.join(map(str, numbers))}, got "
+            f"{network.vec_features}"
+        )
+    check_size(video, vae.stride)
+
+
+def check_size(video: VideoShape, stride: int) -> None:
+    if min(video.height, video.width) < stride:
+        raise Refusal(f"videos must be at least {stride} pixels high and wide")
+
+
+def vae_of(model: VideoModel) -> VAE:
+    assert model.vae is not None  # as the task's `check` demands
+    return model.vae
+
+
+def padding(video: VideoShape, stride: int) -> tuple[tuple[int, int], ...]:
+    """Pixels before and after height, width and colours, up to a multiple of the stride."""
+    spare = [-size % stride for size in (video.height, video.width)]
+    return *((s // 2, s - s // 2) for s in spare), (0, 0)
+
+
+def padded(
+    frames: UInt8[np.ndarray, "b t h w 3"], video: VideoShape, model: ModelConfig
+) -> UInt8[np.ndarray, "b t H W 3"]:
+    assert model.vae is not None
+    return np.pad(frames, ((0, 0), (0, 0), *padding(video, model.vae.stride)), "edge")
+
+
+def prepared(model: ModelConfig, video: VideoShape, batch: Mapping[str, Any]) -> Arrays:
+    """What `clean` reads, of samples with a "video" or with "latents"."""
+    if "latents" in batch:
+        return {LATENTS: batch["latents"]}
+    return {"video": padded(batch["video"], video, model)}
+
+
+def first_frames(batch: Mapping[str, Any]) -> UInt8[np.ndarray, "b h w 3"]:
+    """Of samples with latents it is a picture of its own."""
+    return batch["picture"] if "latents" in batch else batch["video"][:, 0]
+
+
+def encode(model: VideoModel, frames: UInt8[Array, "b t H W 3"]) -> Float[Array, "b t h w c"]:
+    """Scaled latents, without a gradient."""
+    vae = vae_of(model)
+    each = ENCODING(lambda frames: vae.encode(frames).mode())
+    return jax.lax.stop_gradient(vae.scaled(jax.vmap(each)(to_signal(frames))))
+
+
+def clean(model: VideoModel, arrays: Arrays) -> Float[Array, "b t h w c"]:
+    """The latents of the videos of `prepared`."""
+    if LATENTS in arrays:
+        return arrays[LATENTS].astype(jnp.float32)
+    return encode(model, arrays["video"])
+
+
+def decode(
+    model: VideoModel, x0: Float[Array, "b t h w c"], video: VideoShape, decoding: Pieces
+) -> Float[Array, "b t H W 3"]:
+    """Scaled latents to frames in -1..1 of the video's size."""
+    vae = vae_of(model)
+    return cropped(decoding(vae.decode)(vae.unscaled(x0)), model, video)
+
+
+def cropped(
+    frames: Float[Array, "b t H W 3"], model: VideoModel, video: VideoShape
+) -> Float[Array, "b t h w 3"]:
+    """Frames without what `padded` added."""
+    (top, _), (left, _), _ = padding(video, vae_of(model).config.stride)
+    return frames[:, :, top : top + video.height, left : left + video.width]
+
+
+def sizes(model: VideoModel, video: VideoShape) -> tuple[int, int, int, int]:
+    """Frames, rows, columns and channels of the latents of a video."""
+    config = vae_of(model).config
+    rows, columns = (-(-size // config.stride) for size in (video.height, video.width))
+    return video.num_frames, rows, columns, config.latent_channels
+
+
+def sample(
+    task: Latent,
+    model: VideoModel,
+    denoise: Denoiser,
+    noise: Float[Array, "b t h w c"],
+    cond: Cond,
+    keys: Array,
+) -> Float[Array, "b t H W 3"]:
+    """Videos in -1..1 from unit noise, one for each key."""
+    levels = task.process.schedule.ladder(task.sampling.num_steps)
+    top = _deviation(Level(levels.alpha[0], levels.sigma[0]))
+    x0 = task.sampling.sampler(denoise, top * noise, levels, cond, keys)
+    return decode(model, x0, task.video, task.decoding)
+
+
+def noise(
+    arrays: Arrays, name: str, key: Array, rows: Int[Array, " b"], shape: tuple[int, ...]
+) -> Array:
+    """The unit noise of the request, or one drawn for each row by its number."""
+    if name not in arrays:
+        keys = denoising.row_keys(key, rows)
+        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    given = arrays[name]
+    if given.shape[1:] != shape:
+        raise Refusal(f"{name} has the shape {given.shape[1:]} a video; {shape} is needed")
+    return given
+
+
+def _deviation(level: Level) -> Float[Array, ""]:
+    """Standard deviation of unit-variance data at a level: that of the noise to begin with."""
+    return jnp.hypot(level.alpha, level.sigma)

@@ -1,0 +1,193 @@
+"""Captions to videos, or to pictures, in the latent space of an autoencoder.
+
+The first two stages of Stable Video Diffusion (Blattmann et al. 2023, arXiv:2311.15127, sections
+4.1 and 4.2, appendix D), and its text-to-video model. A picture is a video of one frame: with a
+network that works frame by frame (`nn.mixing.FrameByFrame`) and one frame, this is the task of the
+picture model, Stable Diffusion 2.1 in the parameterisation of EDM.
+
+A network that is told numbers is told the frame rate and an amount of motion. Pictures may be
+trained on beside videos (Ho et al. 2022, arXiv:2204.03458, section 3): a sample then also holds
+"pictures" (`data.joint`), which pass the layers over time by and are told no numbers, and each
+frame, of a video or alone, counts alike in the loss.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vdm_jax.conditioning.drop import drop, null
+from vdm_jax.conditioning.micro import check_micro, micro
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.diffusion.denoiser import Denoiser, denoiser
+from vdm_jax.diffusion.guidance import cfg
+from vdm_jax.diffusion.process import Process
+from vdm_jax.diffusion.sampler import Euler
+from vdm_jax.models.cond import Cond
+from vdm_jax.nn.pieces import Chunked, Pieces
+from vdm_jax.tasks import denoising, latent
+from vdm_jax.tasks.task import (
+    Around,
+    Arrays,
+    ModelConfig,
+    Pictures,
+    Sampling,
+    VideoModel,
+    VideoShape,
+)
+
+TOLD = 2
+"""Numbers that are told of a video: [fps - 1, motion_bucket_id]."""
+ALONE = "picture_"
+"""Before the names of the arrays of pictures that are trained on beside videos."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StableText:
+    """Latents of videos from their captions.
+
+    motion_bucket_id: what the model is told where data do not say.
+    decoding: how latents become frames when they are too many for the device.
+    caption_drop: part of the training samples whose caption is hidden, for guidance.
+    """
+
+    process: Process = latent.PROCESS
+    video: VideoShape = VideoShape(num_frames=14, height=320, width=576, fps=7.0)
+    sampling: Sampling = Sampling(Euler(), num_steps=50, guidance_scale=7.0)
+    motion_bucket_id: float | int = 127
+    decoding: Pieces = Chunked(8)
+    caption_drop: float = 0.15
+
+    def __post_init__(self) -> None:
+        denoising.check_chances(caption_drop=self.caption_drop)
+        check_micro(
+            fps=self.video.fps, motion_bucket_id=self.motion_bucket_id, noise_aug_strength=0.0
+        )
+
+    @property
+    def takes_picture(self) -> bool:
+        return False
+
+    def check(self, model: ModelConfig) -> None:
+        latent.check_model("Stable text", model, self.video, beside=0, numbers=(None, TOLD))
+
+    def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
+        """Each clip is told its own frame rate, and its own "motion_bucket_id" if it has one."""
+        arrays = self.request(model, batch["caption"], None)
+        arrays["micro"] = known(arrays["micro"], batch)
+        arrays |= latent.prepared(model, self.video, batch)
+        if "pictures" in batch:
+            arrays |= self._alone(model, batch["pictures"])
+        return arrays
+
+    def request(
+        self, model: ModelConfig, captions: Sequence[str], pictures: Pictures | None
+    ) -> Arrays:
+        if pictures is not None:
+            raise Refusal("this model makes videos from captions only; it takes no picture")
+        micro = numbers(self.video.fps, self.motion_bucket_id, len(captions))
+        return {"micro": micro, **model.tokenize(captions)}
+
+    def _alone(self, model: ModelConfig, pictures: Mapping[str, Any]) -> Arrays:
+        """Arrays "b k ..." of k pictures beside each video."""
+        captions = np.asarray(pictures["caption"])
+        flat = {
+            name: np.reshape(values, (-1, *np.shape(values)[2:]))
+            for name, values in pictures.items()
+            if name in ("video", "latents")
+        }
+        arrays = latent.prepared(model, self._picture, flat)
+        arrays |= model.tokenize(captions.ravel().tolist())
+        return {ALONE + n: a.reshape(*captions.shape, *a.shape[1:]) for n, a in arrays.items()}
+
+    @property
+    def _picture(self) -> VideoShape:
+        return replace(self.video, num_frames=1)
+
+    def condition(self, model: VideoModel, arrays: Arrays) -> Cond:
+        """Tokens of the caption, and the numbers where the network is told them."""
+        return told(denoising.encode_text(model, arrays), model, arrays, self.video.num_frames)
+
+    def clean(self, model: VideoModel, arrays: Arrays) -> Float[Array, "b t h w c"]:
+        return latent.clean(model, arrays)
+
+    def answer(self, model: VideoModel) -> Denoiser:
+        return denoiser(model.network, self.process.precond)
+
+    def price(
+        self, denoise: Denoiser, x0: Float[Array, "b t h w c"], cond: Cond, key: Array
+    ) -> Float[Array, ""]:
+        """The loss of any denoiser of latents under these conditions."""
+        return denoising.loss(self.process, denoise, x0, cond, key)
+
+    def loss(
+        self, model: VideoModel, arrays: Arrays, key: Array
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The autoencoder is given: it has no gradient."""
+        alone = {n.removeprefix(ALONE): a for n, a in arrays.items() if n.startswith(ALONE)}
+        if not alone:
+            return self._priced(model, arrays, self.condition(model, arrays), key), {}
+        video_key, picture_key = jax.random.split(key)
+        frames, pictures = self.video.num_frames, next(iter(alone.values())).shape[1]
+        alone = {name: rows.reshape(-1, *rows.shape[2:]) for name, rows in alone.items()}
+        video = self._priced(model, arrays, self.condition(model, arrays), video_key)
+        picture = self._priced(model, alone, _still(model, alone), picture_key)
+        both = (frames * video + pictures * picture) / (frames + pictures)
+        return both, {"video_loss": video, "picture_loss": picture}
+
+    def _priced(
+        self, model: VideoModel, arrays: Arrays, cond: Cond, key: Array
+    ) -> Float[Array, ""]:
+        drop_key, loss_key = jax.random.split(key)
+        cond = drop(cond, drop_key, {"tokens": self.caption_drop})
+        return self.price(self.answer(model), self.clean(model, arrays), cond, loss_key)
+
+    def generate(
+        self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
+    ) -> Float[Array, "b t h w c"]:
+        """Guidance nulls the caption; numbers are told to both of its branches."""
+        start_key, walk_key = jax.random.split(key)
+        rows, cond = arrays["row"], self.condition(model, arrays)
+        noise = latent.noise(arrays, "latents", start_key, rows, latent.sizes(model, self.video))
+        denoise = guided(self.answer(model), cond, self.sampling)
+        keys = denoising.row_keys(walk_key, rows)
+        return latent.sample(self, model, around(denoise), noise, cond, keys)
+
+
+def _still(model: VideoModel, arrays: Arrays) -> Cond:
+    """The ports of pictures: a caption, no numbers, and no other frame."""
+    cond = denoising.encode_text(model, arrays)
+    count = len(next(iter(arrays.values())))
+    return replace(cond, image_only=jnp.ones((count, 1), bool))
+
+
+def numbers(
+    fps: float | int, motion_bucket_id: float | int, count: int
+) -> Float[np.ndarray, "{count} 2"]:
+    """What is told of each of some videos."""
+    return np.array([[fps, motion_bucket_id]] * count, np.float32)
+
+
+def known(told: Float[np.ndarray, "b 2"], batch: Mapping[str, Any]) -> Float[np.ndarray, "b 2"]:
+    """The numbers, replaced by those that the samples of a batch know of themselves."""
+    columns = [batch.get(name, told[:, i]) for i, name in enumerate(("fps", "motion_bucket_id"))]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def told(cond: Cond, model: VideoModel, arrays: Arrays, num_frames: int) -> Cond:
+    """`cond` with the numbers, for a network that is told them."""
+    if model.network.config.vec_features is None:
+        return cond
+    fps, motion = arrays["micro"].T
+    return replace(cond, vec=micro(fps, motion, 0 * fps, num_frames)[..., :TOLD])
+
+
+def guided(denoise: Denoiser, cond: Cond, sampling: Sampling) -> Denoiser:
+    """`denoise`, compared with its answer where the caption is hidden."""
+    if not cond.tokens:
+        return denoise
+    return cfg(denoise, null(cond, ("tokens",)), sampling.guidance_scale)

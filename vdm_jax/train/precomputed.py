@@ -1,0 +1,91 @@
+"""Data that hold latents instead of videos: whether a run can train on them.
+
+Latents belong to the encoder that made them. Another one's look just as well to the network, and
+nobody would notice but by what it learns: so they are refused.
+"""
+
+from collections.abc import Callable, Iterator
+
+from flax import nnx
+
+from vdm_jax.core.digest import digest
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.data.joint import Joint
+from vdm_jax.data.latents import Latents
+from vdm_jax.data.loader import Source
+from vdm_jax.models.vae import VAEConfig
+from vdm_jax.tasks.latent import Latent
+from vdm_jax.train.config import TrainConfig
+from vdm_jax.train.state import Built, TrainState
+
+ENCODER = ("encoder", "quant")  # the parts of an autoencoder that make latents
+
+MakeState = Callable[[], tuple[TrainState, nnx.State]]
+
+
+def sizes(source: Source) -> tuple[int, ...]:
+    """Frames, height, width and colours of the videos of a source, or of those it was made of."""
+    if isinstance(source, Joint):
+        return sizes(source.videos)
+    return source.encoded.video if isinstance(source, Latents) else source[0]["video"].shape
+
+
+def check(config: TrainConfig, sources: tuple[Source, Source], built: Built) -> None:
+    """Refuse latents where there should be none, before anything is loaded."""
+    if any(_latents(sources[1])):
+        raise Refusal("held_out holds latents; previews are drawn beside videos: give it those")
+    if not any(_latents(sources[0])):
+        return
+    if not isinstance(config.task, Latent):
+        raise Refusal(f"data holds latents; {type(config.task).__name__} does not work in latents")
+    if any(path[:2] in {("vae", part) for part in ENCODER} for path in _paths(built)):
+        raise Refusal(
+            "data holds latents, which the encoder that is trained will no longer make; train on "
+            "videos, or leave vae out of trainable"
+        )
+
+
+def checked(config: TrainConfig, source: Source, make_state: MakeState) -> MakeState:
+    """`make_state`, which refuses an encoder that is not that of the latents in `source`."""
+
+    def made() -> tuple[TrainState, nnx.State]:
+        state, frozen = make_state()
+        for latents in _latents(source):
+            _check_encoder(config, latents, frozen["vae"])
+        return state, frozen
+
+    return made
+
+
+def name(vae: nnx.State) -> str:
+    """Of an autoencoder's encoder, by its weights."""
+    return digest(nnx.State({part: vae[part] for part in ENCODER}))
+
+
+def transform(config: VAEConfig) -> str:
+    """What is done with what an encoder says."""
+    return f"most likely latents times {config.scaling_factor}"
+
+
+def _check_encoder(config: TrainConfig, latents: Latents, vae: nnx.State) -> None:
+    assert config.model.vae is not None
+    told, encoded = transform(config.model.vae), latents.encoded
+    if encoded.transform != told:
+        raise Refusal(f"data holds {encoded.transform}; this model takes {told}")
+    if encoded.vae != name(vae):
+        raise Refusal(
+            f"data holds latents of another autoencoder, {encoded.vae}; that of the model is "
+            f"{name(vae)}: compute them again, python -m vdm_jax.train.latents"
+        )
+
+
+def _latents(source: Source) -> Iterator[Latents]:
+    if isinstance(source, Joint):
+        yield from _latents(source.videos)
+        yield from _latents(source.pictures)
+    elif isinstance(source, Latents):
+        yield source
+
+
+def _paths(built: Built) -> list[tuple]:
+    return [path for path, _ in nnx.to_flat_state(built.abstract.params)]
