@@ -35,6 +35,17 @@ def test_plain_lines_tell_pace_and_time_left():
     assert lines[-1] == "step 1000/1000  loss 0.001  0.5 s/step  256 frames/s  done"
 
 
+def test_a_run_of_days_prints_few_lines():
+    out, clock = io.StringIO(), Clock()
+    progress = Progress(100_000, frames_per_step=8, stream=out, clock=clock)
+    for step in range(1, 100_001):
+        clock.now += 5.0
+        progress.update(step, loss=0.5)
+    lines = out.getvalue().splitlines()
+    assert 300 <= len(lines) <= 500, "of almost six days"
+    assert lines[-1].startswith("step 100000/100000")
+
+
 def test_updates_every_few_steps_give_the_same_pace():
     out, clock = io.StringIO(), Clock()
     progress = Progress(500, start=100, frames_per_step=8, stream=out, clock=clock)

@@ -67,6 +67,7 @@ def full_report(samples):
         scores="          direction\nmodel <1>    98.4 %",
         records=RECORDS,
         samples=samples,
+        events=["2026-11-21 18:00:00  step 20: 2 of the last 10 steps <skipped>"],
         commands={"Sample": 'python -m vdm_jax.sample --prompt "a <red> circle"'},
         config={"_type": "TrainConfig", "optim": {"learning_rate": 3e-4}, "probes": [{"n": 4}]},
         versions={"jax": "0.10.2"},
@@ -91,7 +92,7 @@ def test_report_shows_everything_it_was_given(samples):
     for shown in (
         "a <b>run</b> & more", "training time", "4 min", "model <1>    98.4 %", "step 300",
         '--prompt "a <red> circle"', "optim.learning_rate", "0.0003", "probes.0.n", "0.10.2",
-        "(CC) Somebody | example.org",
+        "(CC) Somebody | example.org", "18:00:00  step 20: 2 of the last 10 steps <skipped>",
     ):  # fmt: skip
         assert shown in text
     assert "TrainConfig" not in text

@@ -9,6 +9,8 @@ import json
 import logging
 import math
 import os
+import re
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,8 @@ from vdm_jax.core.refusal import Unavailable
 LOG = logging.getLogger(__name__)
 
 Record = dict[str, Any]
+DATE = "%Y-%m-%d %H:%M:%S"
+STEP_LINE = re.compile(r"[-\d]+ [:\d]+  step \d+/\d+ ")
 
 
 def read(path: str | os.PathLike) -> list[Record]:
@@ -30,6 +34,42 @@ def read(path: str | os.PathLike) -> list[Record]:
     with _faults_named(path):
         lines = path.read_bytes().splitlines(keepends=True)
     return [record for line in lines if (record := _parse(line)) is not None]
+
+
+class DatedLines:
+    """log.txt: what a run says, each line with its time; appended to by every session."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, text: str, /) -> int:
+        now = time.strftime(DATE)
+        return self._file.write("".join(f"{now}  {line}\n" for line in text.splitlines()))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def __enter__(self) -> "DatedLines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def events(path: Path, most: int = 200) -> list[str]:
+    """Lines of log.txt but those that only count steps; the last ones of many."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    told = [line for line in lines if not STEP_LINE.match(line)]
+    cut = [f"… {len(told) - most} earlier lines in {path.name}"] if len(told) > most else []
+    return cut + told[-most:]
 
 
 class MetricsLog:

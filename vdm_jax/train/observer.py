@@ -1,12 +1,13 @@
 """What a run shows while it goes: progress, curves, previews, held-out loss, and its report."""
 
 import json
+import math
 import os
 import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +35,7 @@ from vdm_jax.train.stop import interruptible
 T = TypeVar("T")
 
 METRICS = "metrics.jsonl"
+LOG = "log.txt"
 PROFILE = "profile"
 FINISHED = "finished"
 FIRST_FRAME = Path("samples", "first_frame.png")
@@ -70,13 +72,14 @@ class Observer:
         self._first = self._before = step
         self._skipped = 0 if restored is None else int(restored.skipped)
         self._scores = ""
+        self._weights, self._num_samples = _weights(built), len(sources[0])
         self._credit = getattr(sources[1], "credit", "")
         self._held_out = HeldOut(config, mesh, *sources)
         self._previews = Previews(config, mesh, sources[1])
         self._open = ExitStack()
         console, self._log, self._metrics = None, None, None
         if self._chief:
-            self._log = self._open.enter_context(_appended(workdir / "log.txt"))
+            self._log = self._open.enter_context(log.DatedLines(workdir / LOG))
             self._metrics = self._open.enter_context(log.MetricsLog(workdir / METRICS, step))
         else:
             console = self._open.enter_context(_appended(Path(os.devnull)))
@@ -221,15 +224,9 @@ class Observer:
         name = self._workdir.resolve().name
         grids = sorted((self._workdir / "samples").glob("step_*.webp"))
         report.write_loss_picture(self._workdir / "loss.png", records, name)
-        devices = jax.devices()
         report.Report(
             name=name,
-            facts={
-                "step": f"{step} of {self._config.steps}",
-                "videos a step": str(self._config.batch_size),
-                "this session": duration(time.monotonic() - self._begin),
-                "devices": f"{len(devices)} x {devices[0].device_kind}",
-            },
+            facts=self._facts(step, records),
             scores=self._scores,
             records=records,
             samples={int(path.stem.removeprefix("step_")): path for path in grids},
@@ -237,8 +234,34 @@ class Observer:
             config=json.loads(configs.to_json(self._config)),
             versions={"python": sys.version.split()[0]}
             | {package: metadata.version(package) for package in PACKAGES},
+            events=log.events(self._workdir / LOG),
             credit=self._credit,
         ).write(self._workdir / "report.html")
+
+    def _facts(self, step: int, records: Sequence[log.Record]) -> dict[str, str]:
+        """The top of the report: what was trained on what, how far it came, and what it took."""
+        config, devices = self._config, jax.devices()
+        last = {name: value for record in records for name, value in record.items()}
+        frames, height, width, _ = config.task.video.sizes
+        facts = {
+            "step": f"{step} of {config.steps}",
+            "task": f"{type(config.task).__name__}, {frames} x {height} x {width}",
+            "trained weights": self._weights,
+            "begun from": config.init_from or "new weights",
+            "training samples": f"{self._num_samples:,}",
+            "samples a step": str(config.batch_size),
+            "steps skipped": f"{self._skipped}",
+            "time": duration(last.get("run_seconds") or time.monotonic() - self._begin),
+            "devices": f"{len(devices)} x {devices[0].device_kind}",
+        }
+        for name, called in (("goodput", "goodput"), ("mfu", "of the peak (MFU)")):
+            if last.get(name) is not None:
+                facts[called] = f"{100 * last[name]:.0f} %"
+        for name, called in (("held_out_loss", "held-out loss"),
+                             ("mean_predictor_loss", "of a constant answer")):  # fmt: skip
+            if last.get(name) is not None:
+                facts[called] = f"{last[name]:.4g}"
+        return facts
 
     def _commands(self) -> dict[str, str]:
         path, caption = self._workdir / FIRST_FRAME, self._previews.first_caption
@@ -252,6 +275,15 @@ class Observer:
             "Make a video with it": sample,
             "Train it on, at the learning rates of a longer run": train,
         }
+
+
+def _weights(built: Built) -> str:
+    """How many are trained, and of how many."""
+    sizes = [
+        sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(part))
+        for part in (built.abstract.params, built.frozen)
+    ]
+    return f"{sizes[0]:,}" + (f", {sizes[1]:,} are only read" if sizes[1] else "")
 
 
 def _appended(path: Path) -> IO[str]:

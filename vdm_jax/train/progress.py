@@ -9,7 +9,9 @@ from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
 
-INTERVAL = 10.0  # seconds between two plain lines
+INTERVAL = 10.0  # seconds between two plain lines at first
+GROWTH = 0.03  # of the time so far, where that is longer
+LONGEST = 3600.0  # seconds between two plain lines at last
 REFRESH = 0.1  # seconds between two pictures of the live line
 MEMORY = 0.9  # of the running mean of seconds a step
 
@@ -45,7 +47,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total, self._step, self._frames = total, start, frames_per_step
-        self._clock, self._seen = clock, clock()
+        self._clock, self._seen, self._began = clock, clock(), clock()
         self._pace: float | None = None  # seconds a step, without pauses
         self._said = self._drawn = -float("inf")
         stream = stream or sys.stderr
@@ -65,7 +67,8 @@ class Progress:
         if self._bar is not None and (now - self._drawn >= REFRESH or last):
             self._drawn, self._bar.n = now, step
             self._bar.set_postfix_str(self._state(loss, more))
-        if now - self._said >= INTERVAL or last:
+        rare = min(max(INTERVAL, GROWTH * (now - self._began)), LONGEST)
+        if now - self._said >= rare or last:
             self._said = now
             self._lines(f"step {step}/{self._total}  {self._state(loss, more)}")
 

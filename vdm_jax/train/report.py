@@ -104,8 +104,8 @@ class Report:
     """The contents of report.html. All but the name may be left out.
 
     facts: a few short values for the top ("steps", "training time"). scores: a text table.
-    samples: grids by step, files of MEDIA kinds. commands: what each does, and the command.
-    config: as nested dicts. credit: whose data is shown.
+    samples: grids by step, files of MEDIA kinds. events: what was said on the way. commands: what
+    each does, and the command. config: as nested dicts. credit: whose data is shown.
     """
 
     name: str
@@ -113,6 +113,7 @@ class Report:
     scores: str = ""
     records: Sequence[Record] = ()
     samples: Mapping[int, Path] = field(default_factory=dict)
+    events: Sequence[str] = ()
     commands: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -125,6 +126,7 @@ class Report:
             _section("Scores", f"<pre>{escape(self.scores)}</pre>" if self.scores else ""),
             _samples(self.samples, self.credit),
             _section("Loss", self._losses()),
+            _section("What happened", _events(self.events)),
             _section("Commands", "".join(map(_command, self.commands.items()))),
             _section("Configuration", _folded("All settings", _table(flatten(self.config)))),
             _section("Environment", _table(self.versions.items())),
@@ -202,6 +204,10 @@ def _command(command: tuple[str, str]) -> str:
     return f"<p>{escape(purpose)}</p><pre class=command>{escape(line)}</pre>"
 
 
+def _events(lines: Sequence[str]) -> str:
+    return f"<pre class=events>{escape(chr(10).join(lines))}</pre>" if lines else ""
+
+
 def _table(rows: Any) -> str:
     cells = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows)
     return f"<table>{cells}</table>" if cells else ""
@@ -250,6 +256,7 @@ dd { margin: 0; font-size: 1.15rem; font-weight: 600; font-variant-numeric: tabu
 pre { margin: .25rem 0 .75rem; padding: .75rem .9rem; overflow-x: auto; border-radius: 7px;
       background: var(--ground); border: 1px solid var(--line);
       font: 13px/1.5 ui-monospace, monospace; }
+.events { max-height: 24rem; overflow-y: auto; }
 .command { white-space: pre-wrap; overflow-wrap: anywhere; }
 p { margin: .5rem 0; }
 img, video { display: block; max-width: 100%; height: auto; border-radius: 7px; }
