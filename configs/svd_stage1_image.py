@@ -3,6 +3,7 @@
 Stable Diffusion 2.1's U-Net, moved from its own noise levels to those of EDM: first the embedding
 of the level alone, for 1000 steps at 512x512, then everything, at the size of stage II:
 
+    python -m vdm_jax.convert --from stable-diffusion-2-1 --output models/sd21
     python -m vdm_jax.train --config configs/svd_stage1_image.py:levels
     python -m vdm_jax.train --config configs/svd_stage1_image.py
 

@@ -11,13 +11,15 @@ from flax import nnx
 
 from vdm_jax.convert import architecture, clip, original, plan, rules, single_file
 from vdm_jax.convert.layout import CONV, FRAMES, LINEAR, LINEAR_OUT, NEGATED, POINT, SAME, VECTOR
+from vdm_jax.convert.pipelines import STABLE_DIFFUSION, STABLE_VIDEO
 from vdm_jax.convert.read.tensors import TensorInfo
 from vdm_jax.convert.rules import Rule, Table
+from vdm_jax.core import config as configs
 from vdm_jax.core.arrays import named
 from vdm_jax.core.mesh import build_abstract
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.models.clip_text import CLIPTextConfig
-from vdm_jax.models.svd_unet import SVDUNetConfig
+from vdm_jax.models.svd_unet import SVD_PICTURE, SVDUNetConfig
 from vdm_jax.models.vae import SVD_IMAGE_VAE
 
 MANIFESTS = Path(__file__).parents[3] / "shared" / "spec" / "manifests"
@@ -81,8 +83,8 @@ def folder():
         "sigma_min": 0.002,
         "sigma_max": 700.0,
     }
-    parts = {p: manifest(f"svd_diffusers_{p}.json") for p in original.PARTS}
-    return plan.plan(original.folder(configs, parts))
+    parts = {p: manifest(f"svd_diffusers_{p}.json") for p in STABLE_VIDEO.parts}
+    return plan.plan(original.folder(STABLE_VIDEO, configs, parts, {}))
 
 
 @published
@@ -109,7 +111,8 @@ def test_published_image_decoder_is_paired_whole():
     built = build_abstract(lambda: SVD_IMAGE_VAE.build(rngs=nnx.Rngs(0)))
     ours = named(nnx.split(built, nnx.Param)[1])
     theirs = {k: info.shape for k, info in found.tensors.items() if k.startswith("vae.")}
-    ready, wrong = rules.moves(theirs, {f"vae/{k}": v.shape for k, v in ours.items()}, plan.TABLE)
+    ours = {f"vae/{k}": v.shape for k, v in ours.items()}
+    ready, wrong = rules.moves(theirs, ours, STABLE_VIDEO.table)
     assert not wrong and len(ready) == len(theirs) == 248
 
 
@@ -140,6 +143,69 @@ def test_another_model_is_refused_by_what_it_lacks():
     images = {k: v for k, v in infos.items() if not k.startswith("model.diffusion_model.label")}
     with pytest.raises(Refusal, match=r"no tensor model\.diffusion_model\.label_emb.*not a single"):
         original.single(Shapes(images), None, 25)
+
+
+PICTURES = {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840}
+"""Parameters of Stable Diffusion 2.1."""
+
+
+def stable_diffusion():
+    """Its modules with the settings that are published with it; nothing is allocated."""
+    import torch
+    from reference import stable_diffusion as theirs
+
+    cross, plain = ["CrossAttnDownBlock2D"] * 3, ["CrossAttnUpBlock2D"] * 3
+    with torch.device("meta"):
+        return {
+            "unet": theirs.unet(
+                block_out_channels=(320, 640, 1280, 1280), attention_head_dim=(5, 10, 20, 20),
+                down_block_types=[*cross, "DownBlock2D"], up_block_types=["UpBlock2D", *plain],
+                cross_attention_dim=1024, layers_per_block=2, sample_size=96,
+            ),
+            "vae": theirs.autoencoder((128, 256, 512, 512), 2),
+            "text_encoder": theirs.text_encoder(
+                vocab_size=49408, hidden_size=1024, intermediate_size=4096, num_hidden_layers=23,
+                num_attention_heads=16, max_position_embeddings=77,
+            ),
+        }  # fmt: skip
+
+
+@pytest.mark.parity
+def test_stable_diffusion_is_paired_whole():
+    from reference.stable_diffusion import older_text, older_vae
+
+    modules = stable_diffusion()
+    told = {
+        "unet": {"_class_name": "UNet2DConditionModel", **modules["unet"].config},
+        "vae": {"_class_name": "AutoencoderKL", **modules["vae"].config},
+        "text_encoder": modules["text_encoder"].config.to_dict(),
+        "scheduler": {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"},
+    }
+    spelt = {"unet": dict, "vae": older_vae, "text_encoder": older_text}
+    parts = {
+        part: Shapes(
+            {
+                name: TensorInfo(tuple(value.shape), "float32", 0, Path(part))
+                for name, value in spelt[part](module.state_dict()).items()
+            }
+        )
+        for part, module in modules.items()
+    }
+    jaxtyping.config.update("jaxtyping_disable", True)  # noqa: FBT003
+    try:
+        found = plan.plan(original.folder(STABLE_DIFFUSION, told, parts, {}))
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)  # noqa: FBT003
+    for part, count in PICTURES.items():
+        moved = [prod(m.shape) for m in found.moves if m.theirs.startswith(f"{part}.")]
+        assert sum(moved) == count, part
+    assert len([m for m in found.moves if m.theirs.startswith("unet.")]) == 686
+    assert found.original.unused == ("text_encoder.text_model.embeddings.position_ids",)
+    model, video = found.pretrained.model, found.pretrained.task.video
+    stage = configs.load("configs/svd_stage1_image.py:levels").model
+    assert (model.network, model.vae) == (SVD_PICTURE, stage.vae)
+    assert model.text.tower == stage.text.tower
+    assert (video.num_frames, video.height, video.width) == (1, 768, 768)
 
 
 LAYOUTS = {

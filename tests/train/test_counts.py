@@ -16,7 +16,16 @@ from vdm_jax.train.ahead import blank
 from vdm_jax.train.collectives import collectives
 from vdm_jax.train.traced import compiled, traced_step
 
-MARGIN = 1.03  # of another version of XLA
+MARGIN = 1.03  # for another version of XLA
+FLOPS = 211.5e6
+TEMPORARY = 9.14e6  # bytes
+SPREAD = 1.15  # of a device's part of the work: halves that do not divide, halos
+EXCHANGES = {
+    "fsdp": {"all-gather": 299, "all-reduce": 138, "all-to-all": 86},
+    "context": {"all-reduce": 104, "collective-permute": 138, "all-to-all": 17, "all-gather": 5},
+    "tensor": {"all-gather": 633, "all-reduce": 127, "all-to-all": 43, "collective-permute": 34},
+}
+"""At most so many of each kind, and no other kind, where the mesh cuts this axis into two."""
 
 
 def step(**axes):
@@ -33,19 +42,15 @@ def step(**axes):
 
 def test_operations_and_memory_of_one_device():
     program = step()
-    assert program.cost_analysis()["flops"] < MARGIN * 0
-    assert program.memory_analysis().temp_size_in_bytes < MARGIN * 0
-
-
-EXCHANGES = {
-    "fsdp": {},
-    "context": {},
-    "tensor": {},
-}
+    assert FLOPS / MARGIN < program.cost_analysis()["flops"] < MARGIN * FLOPS
+    assert program.memory_analysis().temp_size_in_bytes < MARGIN * TEMPORARY
 
 
 @pytest.mark.parametrize("axis", EXCHANGES)
-def test_exchanges_and_operations_of_a_cut_into_two(axis):
+def test_operations_and_exchanges_where_an_axis_is_cut(axis):
     program = step(**{axis: 2})
-    found = {kind: each.count for kind, each in collectives(program.as_text()).items()}
-    assert found == EXCHANGES[axis]
+    assert program.cost_analysis()["flops"] < SPREAD * FLOPS / 2
+    found = collectives(program.as_text())
+    assert found.keys() <= EXCHANGES[axis].keys()
+    for kind, exchange in found.items():
+        assert exchange.count <= MARGIN * EXCHANGES[axis][kind], kind

@@ -18,7 +18,7 @@ from reference.stable_video import Sizes, picture, pipeline
 
 from vdm_jax.adapters.trainable import NETWORK
 from vdm_jax.convert.__main__ import main as convert
-from vdm_jax.convert.plan import TABLE
+from vdm_jax.convert.pipelines import STABLE_VIDEO
 from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.data.synthetic import MovingShapes
 from vdm_jax.sample import load
@@ -114,7 +114,7 @@ def as_theirs(state: nnx.State) -> dict[str, np.ndarray]:
     """Arrays of the U-Net by the names and in the shapes that diffusers gives them."""
     arrays = {}
     for path, leaf in nnx.to_flat_state(state):
-        named = TABLE.theirs("/".join(map(str, path)))
+        named = STABLE_VIDEO.table.theirs("/".join(map(str, path)))
         array = np.asarray(leaf.get_value())
         shape = named.how.theirs(array.shape)
         arrays[named.name.removeprefix("unet.")] = named.how.take(array, shape)

@@ -53,10 +53,10 @@ def texts(folder: Path) -> dict[str, str]:
     Raises:
         Refusal: if the files are missing.
     """
-    return {name: (folder / name).read_text(encoding="utf-8") for name in _present(folder)}
+    return {name: (folder / name).read_text(encoding="utf-8") for name in present(folder)}
 
 
-def _present(folder: Path) -> list[str]:
+def present(folder: Path) -> list[str]:
     """Names of the tokenizer's files in a folder; refuses an incomplete or an outsized set."""
     names = [name for name in (*sum(FORMS, ()), *SETTINGS) if (folder / name).is_file()]
     if not any(set(form) <= set(names) for form in FORMS):
@@ -72,7 +72,7 @@ def _present(folder: Path) -> list[str]:
 @functools.lru_cache(maxsize=4)
 def _loaded(folder: Path) -> Any:
     """The tokenizer of a folder. Its library is imported here, since that takes a second."""
-    _present(folder)
+    present(folder)
     from transformers import CLIPTokenizer
 
     try:

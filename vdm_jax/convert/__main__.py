@@ -7,6 +7,11 @@ python -m vdm_jax.convert --from runs/tuned --output models/tuned
 python -m vdm_jax.convert --from runs/tuned --to lora --output camera.safetensors
 python -m vdm_jax.convert --from models/svd_xt --lora camera.safetensors --output models/camera
 python -m vdm_jax.convert --from svd_xt.safetensors --check
+python -m vdm_jax.convert --from stable-diffusion-2-1 --output models/sd21
+
+The last is what training begins with (configs/svd_stage1_image.py). Only its weights are brought:
+Stable Diffusion 2 was trained at noise levels of its own, and until the first stage of training has
+taught it those of EDM it makes no pictures here.
 """
 
 import json
@@ -37,12 +42,15 @@ SOURCE = "source.json"  # in a model directory: the files that it was made from
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Bring the weights of Stable Video Diffusion here, take a model back to diffusers, or make a
-    model of a training run."""
+    """Bring the weights of Stable Video Diffusion or of Stable Diffusion 2 here, take a model back
+    to diffusers, or make a model of a training run."""
 
     source: str = ""
-    """What to convert; also written --from. A diffusers folder or a single file (safetensors or
-    torch), or a model or run directory of this package: of a run its averaged weights, whole."""
+    """What to convert; also written --from. A diffusers folder or, of Stable Video Diffusion, a
+    single file (safetensors or torch); or a model or run directory of this package: of a run its
+    averaged weights, whole. Stable Diffusion 2 (2.1 as well; not 1 and not XL) is what training
+    begins with, configs/svd_stage1_image.py: until then it makes no pictures here, for its noise
+    levels were others."""
     output: str = ""
     """Directory to write; must not exist, or be empty. With --to lora a file."""
     to: Literal["model", "diffusers", "lora"] = "model"
@@ -116,7 +124,7 @@ def _to_model(request: Request) -> None:
         num_frames=request.num_frames,
     ) as opened:
         found = plan.plan(opened)
-        print(f"{path}: {opened.kind}, {found.pretrained.task.video.num_frames} frames a video")
+        print(f"{path}: {opened.kind}, {plan.what(found)}")
         print(plan.report(found), flush=True)
         dtype: Dtype = request.dtype or "float32"
         if not request.check:
@@ -150,7 +158,7 @@ def write_model(
         output,
         configs.to_json(found.pretrained),
         found.deferred(dtype, progress),
-        {SOURCE: json.dumps(note, indent=1)},
+        {**found.original.beside, SOURCE: json.dumps(note, indent=1)},
     )
 
 
@@ -185,8 +193,8 @@ def _is_ours(path: Path) -> bool:
 def _from_ours(request: Request) -> None:
     for name in ("configs", "num_frames", "sha256"):
         if getattr(request, name):
-            flag = name.replace("_", "-")
-            raise Refusal(f"--{flag} is for weights of other libraries; {request.source} is ours")
+            use = "a model or a run" if request.to == "model" else f"--to {request.to}"
+            raise Refusal(f"--{name.replace('_', '-')} is not for {use}")
     source, output = Path(request.source), Path(request.output)
     config = load.describe(source)
     if request.to == "lora":

@@ -1,194 +1,171 @@
-"""Configs of the diffusers folder to the configs of this package, and back.
+"""Configs of the parts of a diffusers folder to the configs of this package, and back.
 
 Both directions of one part stand together. What a config says that this package cannot do is
 refused by name; what it does not say has the default of diffusers or transformers.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
+from vdm_jax.conditioning.text import CLIPTextEncoderConfig
+from vdm_jax.convert.config_reader import Config, ConfigReader, class_of
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.diffusion import precond
 from vdm_jax.diffusion.precond import V
+from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.schedule import Karras
+from vdm_jax.models.clip_text import CLIPTextConfig
 from vdm_jax.models.clip_vision import CLIPVisionConfig
-from vdm_jax.models.svd_unet import Eps, SVDUNetConfig
+from vdm_jax.models.svd_unet import STABILITY_EPS, SVD_PICTURE, Eps, SVDUNetConfig
 from vdm_jax.models.vae import ImageDecoderConfig, TemporalDecoderConfig, VAEConfig
-from vdm_jax.tasks.stable_video import PROCESS, StableVideo
-from vdm_jax.tasks.task import ModelConfig, Pretrained
+from vdm_jax.nn.mixing import SpaceTime
 
-Config = Mapping[str, Any]
-Number = TypeVar("Number", bound=int | float)
+# ---- The U-Net of videos -------------------------------------------------------------------------
 
-
-class _Reader:
-    """The values of one config.json, each of the kind it must be."""
-
-    def __init__(self, part: str, config: Config):
-        self.part, self.config, self.read = part, config, {"_class_name"}
-
-    def get(self, name: str, default: Any) -> Any:
-        self.read.add(name)
-        return self.config.get(name, default)
-
-    def number(self, name: str, default: Number) -> Number:
-        """A number of the default's type above 0."""
-        value = self.get(name, default)
-        kinds = (int, float) if isinstance(default, float) else (int,)
-        if type(value) not in kinds or not 0 < value < float("inf"):
-            kind = "number" if isinstance(default, float) else "whole number"
-            raise self.refusal(name, f"a {kind} above 0")
-        return type(default)(value)
-
-    def each(self, name: str, default: int | tuple[int, ...], levels: int) -> tuple[int, ...]:
-        """A whole number for each level, or one for all."""
-        value = self.get(name, default)
-        values = [value] * levels if type(value) is int else value
-        if (
-            not isinstance(values, (list, tuple))
-            or len(values) != levels
-            or not all(type(v) is int and v > 0 for v in values)
-        ):
-            raise self.refusal(name, f"a whole number above 0, or {levels} of them")
-        return tuple(values)
-
-    def same(self, name: str, default: int, levels: int) -> int:
-        """A whole number that all levels share."""
-        values = self.each(name, default, levels)
-        if len(set(values)) > 1:
-            raise self.refusal(name, "the same number for every level")
-        return values[0]
-
-    def names(self, name: str, default: Sequence[str], allowed: Sequence[str]) -> list[str]:
-        values = self.get(name, default)
-        if not isinstance(values, (list, tuple)) or not all(v in allowed for v in values):
-            raise self.refusal(name, f"a list of {' and '.join(allowed)}")
-        return list(values)
-
-    def only(self, **allowed: Any) -> None:
-        """Refuse other values than these, each either absent or one of a tuple."""
-        for name, values in allowed.items():
-            values = values if isinstance(values, tuple) else (values,)
-            value = self.get(name, values[0])
-            if not any(type(value) is type(v) and value == v for v in values):
-                raise self.refusal(name, " or ".join(map(repr, values)))
-
-    def rest(self, ignored: Sequence[str] = ()) -> None:
-        """Refuse what was not read, unless it says nothing."""
-        for name, value in self.config.items():
-            silent = name.startswith("_") or name in ignored or value is None
-            if name not in self.read and not silent:
-                raise Refusal(f"{self.part}: {name} is {_short(value)}; it is not known here")
-
-    def refusal(self, name: str, want: str) -> Refusal:
-        return Refusal(f"{self.part}: {name} is {_short(self.config.get(name))}; {want} is needed")
-
-
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 120 else text[:117] + "..."
-
-
-def _class_of(part: str, config: Config, allowed: Sequence[str]) -> str:
-    name = config.get("_class_name")
-    if not isinstance(name, str) or name not in allowed:
-        raise Refusal(f"{part}: _class_name is {_short(name)}; {' or '.join(allowed)} is needed")
-    return name
-
-
-def pretrained(configs: Mapping[str, Config]) -> Pretrained:
-    """The model and task of diffusers configs "unet", "vae", "image_encoder" and "scheduler"."""
-    model = ModelConfig(
-        network=unet(configs["unet"]),
-        vae=vae(configs["vae"]),
-        image_encoder=image_encoder(configs["image_encoder"]),
-    )
-    frames = _Reader("unet", configs["unet"]).number("num_frames", 25)
-    task = StableVideo(
-        process=replace(PROCESS, schedule=scheduler(configs["scheduler"])),
-        video=replace(StableVideo().video, num_frames=frames),
-    )
-    return Pretrained(model=model, task=task)
-
-
-def configs_of(held: Any) -> dict[str, dict[str, Any]]:
-    """The diffusers configs of a model directory's or a run's config; the inverse of `pretrained`.
-
-    Raises Refusal for what is not Stable Video Diffusion as diffusers knows it.
-    """
-    model, task = held.model, held.task
-    if not isinstance(task, StableVideo) or not isinstance(model.network, SVDUNetConfig):
-        raise Refusal(
-            f"diffusers has no pipeline for a {type(task).__name__} with a "
-            f"{type(model.network).__name__}; only Stable Video Diffusion is exported"
-        )
-    return {
-        "unet": {**_unet_of(model.network), "num_frames": task.video.num_frames},
-        "vae": _vae_of(model.vae),
-        "image_encoder": _image_encoder_of(model.image_encoder),
-        "scheduler": _scheduler_of(task),
-    }
-
-
-# ---- The U-Net -----------------------------------------------------------------------------------
-
+VIDEO_UNET, PICTURE_UNET = "UNetSpatioTemporalConditionModel", "UNet2DConditionModel"
 DOWN = ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal")
 UP = ("CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal")
-DEFAULT_DOWN = (DOWN[0],) * 3 + (DOWN[1],)
-DEFAULT_UP = (UP[1],) + (UP[0],) * 3
 
 
 def unet(config: Config) -> SVDUNetConfig:
-    _class_of("unet", config, ["UNetSpatioTemporalConditionModel"])
-    read = _Reader("unet", config)
-    down = read.names("down_block_types", DEFAULT_DOWN, DOWN)
-    up = read.names("up_block_types", DEFAULT_UP, UP)
-    levels = len(down)
-    if [DOWN.index(name) for name in down] != [UP.index(name) for name in up[::-1]]:
-        raise read.refusal("up_block_types", "the mirror of down_block_types")
+    class_of("unet", config, [VIDEO_UNET])
+    read = ConfigReader("unet", config)
+    attends = _attending(read, DOWN, UP)
     told = read.number("projection_class_embeddings_input_dim", 768)
     each = read.number("addition_time_embed_dim", 256)
     if told % each:
         raise read.refusal("projection_class_embeddings_input_dim", f"a multiple of {each}")
     made = SVDUNetConfig(
         in_channels=read.number("in_channels", 8),
-        out_channels=read.number("out_channels", 4),
-        widths=read.each("block_out_channels", (320, 640, 1280, 1280), levels),
-        attention_levels=tuple(i for i, name in enumerate(down) if name == DOWN[0]),
-        heads=read.each("num_attention_heads", (5, 10, 20, 20), levels),
-        blocks=read.same("layers_per_block", 2, levels),
-        transformer_layers=_one_if_same(read.each("transformer_layers_per_block", 1, levels)),
-        context_width=read.same("cross_attention_dim", 1024, levels),
+        heads=read.each("num_attention_heads", (5, 10, 20, 20), len(attends)),
+        context_width=read.same("cross_attention_dim", 1024, len(attends)),
         vec_features=told // each,
         vec_width=each,
+        **_levels(read, attends),
     )
     read.rest(ignored=("sample_size", "num_frames"))
     return made
 
 
-def _one_if_same(values: tuple[int, ...]) -> int | tuple[int, ...]:
-    return values[0] if len(set(values)) == 1 else values
+def _attending(read: ConfigReader, down: Sequence[str], up: Sequence[str]) -> list[bool]:
+    """Of each level, whether its blocks attend; `down` and `up` name those that do, and do not."""
+    downs = read.names("down_block_types", (down[0],) * 3 + (down[1],), down)
+    ups = read.names("up_block_types", (up[1],) + (up[0],) * 3, up)
+    if [down.index(name) for name in downs] != [up.index(name) for name in ups[::-1]]:
+        raise read.refusal("up_block_types", "the mirror of down_block_types")
+    return [name == down[0] for name in downs]
 
 
-def _unet_of(config: SVDUNetConfig) -> dict[str, Any]:
-    if config.vec_features is None or config.groups != 32 or config.eps != Eps():
+def _levels(read: ConfigReader, attends: Sequence[bool]) -> dict[str, Any]:
+    """What both U-Nets say alike."""
+    levels = len(attends)
+    layers = read.each("transformer_layers_per_block", 1, levels)
+    return {
+        "out_channels": read.number("out_channels", 4),
+        "widths": read.each("block_out_channels", (320, 640, 1280, 1280), levels),
+        "attention_levels": tuple(level for level in range(levels) if attends[level]),
+        "blocks": read.same("layers_per_block", 2, levels),
+        "transformer_layers": layers[0] if len(set(layers)) == 1 else layers,
+    }
+
+
+def unet_of(config: SVDUNetConfig) -> dict[str, Any]:
+    if (
+        config.vec_features is None
+        or config.groups != 32
+        or config.eps != Eps()
+        or config.mixing != SpaceTime()
+    ):
         raise Refusal("diffusers knows this U-Net only with vec_features, 32 groups and its eps")
-    attends = [level in config.attention_levels for level in range(len(config.widths))]
+    return {
+        "_class_name": VIDEO_UNET,
+        **_levels_of(config, DOWN, UP),
+        "addition_time_embed_dim": config.vec_width,
+        "num_attention_heads": list(config.heads),
+        "projection_class_embeddings_input_dim": config.vec_features * config.vec_width,
+    }
+
+
+def _levels_of(config: SVDUNetConfig, down: Sequence[str], up: Sequence[str]) -> dict[str, Any]:
+    silent = [level not in config.attention_levels for level in range(len(config.widths))]
     layers = config.transformer_layers
     return {
-        "_class_name": "UNetSpatioTemporalConditionModel",
-        "addition_time_embed_dim": config.vec_width,
         "block_out_channels": list(config.widths),
         "cross_attention_dim": config.context_width,
-        "down_block_types": [DOWN[0] if a else DOWN[1] for a in attends],
+        "down_block_types": [down[s] for s in silent],
         "in_channels": config.in_channels,
         "layers_per_block": config.blocks,
-        "num_attention_heads": list(config.heads),
         "out_channels": config.out_channels,
-        "projection_class_embeddings_input_dim": config.vec_features * config.vec_width,
         "sample_size": 96,
         "transformer_layers_per_block": layers if isinstance(layers, int) else list(layers),
-        "up_block_types": [UP[0] if a else UP[1] for a in attends[::-1]],
+        "up_block_types": [up[s] for s in silent[::-1]],
+    }
+
+
+# ---- The U-Net of pictures -----------------------------------------------------------------------
+
+PICTURE_DOWN = ("CrossAttnDownBlock2D", "DownBlock2D")
+PICTURE_UP = ("CrossAttnUpBlock2D", "UpBlock2D")
+
+
+def picture_unet(config: Config) -> SVDUNetConfig:
+    """That of Stable Diffusion 2. Its `attention_head_dim` is the number of heads of each level."""
+    class_of("unet", config, [PICTURE_UNET])
+    read = ConfigReader("unet", config)
+    if read.get("addition_embed_type", None) is not None:
+        raise Refusal(
+            "unet: it is told numbers beside a text (Stable Diffusion XL): not known here"
+        )
+    if read.get("use_linear_projection", False) is not True:
+        raise Refusal(
+            "unet: use_linear_projection is not true: transformers with convolutions "
+            "(Stable Diffusion 1) are not known here; Stable Diffusion 2 is"
+        )
+    attends = _attending(read, PICTURE_DOWN, PICTURE_UP)
+    made = SVDUNetConfig(
+        in_channels=read.number("in_channels", 4),
+        heads=read.each("attention_head_dim", 8, len(attends)),
+        context=SVD_PICTURE.context,
+        context_width=read.same("cross_attention_dim", 1280, len(attends)),
+        vec_features=None,
+        groups=read.number("norm_num_groups", 32),
+        eps=STABILITY_EPS,
+        mixing=SVD_PICTURE.mixing,
+        **_levels(read, attends),
+    )
+    _check_plain(read)
+    return made
+
+
+def _check_plain(read: ConfigReader) -> None:
+    """Refuse what diffusers can do with this U-Net and Stable Diffusion 2 does not."""
+    read.only(center_input_sample=False, flip_sin_to_cos=True, freq_shift=0)
+    read.only(
+        mid_block_type="UNetMidBlock2DCrossAttn", mid_block_only_cross_attention=(None, False)
+    )
+    read.only(only_cross_attention=False, dual_cross_attention=False, attention_type="default")
+    read.only(act_fn="silu", norm_eps=1e-5, time_embedding_type="positional")
+    read.only(mid_block_scale_factor=(1, 1.0), resnet_out_scale_factor=(1.0, 1))
+    read.only(resnet_time_scale_shift="default", resnet_skip_time_act=False)
+    read.only(conv_in_kernel=3, conv_out_kernel=3, downsample_padding=1)
+    read.only(class_embeddings_concat=False)
+    read.rest(
+        ignored=("sample_size", "dropout", "upcast_attention", "addition_embed_type_num_heads")
+    )
+
+
+def picture_unet_of(config: SVDUNetConfig) -> dict[str, Any]:
+    if config.vec_features is not None or config.eps != STABILITY_EPS:
+        raise Refusal(
+            "diffusers knows this U-Net only without vec_features, and with STABILITY_EPS"
+        )
+    return {
+        "_class_name": PICTURE_UNET,
+        **_levels_of(config, PICTURE_DOWN, PICTURE_UP),
+        "attention_head_dim": list(config.heads),
+        "norm_num_groups": config.groups,
+        "upcast_attention": True,
+        "use_linear_projection": True,
     }
 
 
@@ -198,8 +175,8 @@ TEMPORAL_VAE, IMAGE_VAE = "AutoencoderKLTemporalDecoder", "AutoencoderKL"
 
 
 def vae(config: Config) -> VAEConfig:
-    temporal = _class_of("vae", config, [TEMPORAL_VAE, IMAGE_VAE]) == TEMPORAL_VAE
-    read = _Reader("vae", config)
+    temporal = class_of("vae", config, [TEMPORAL_VAE, IMAGE_VAE]) == TEMPORAL_VAE
+    read = ConfigReader("vae", config)
     down = read.names("down_block_types", ("DownEncoderBlock2D",), ("DownEncoderBlock2D",))
     blocks = read.number("layers_per_block", 1)
     decoder = TemporalDecoderConfig(1 if blocks == 1 else 2) if temporal else ImageDecoderConfig()
@@ -220,7 +197,7 @@ def vae(config: Config) -> VAEConfig:
     return made
 
 
-def _vae_of(config: VAEConfig) -> dict[str, Any]:
+def vae_of(config: VAEConfig) -> dict[str, Any]:
     levels = len(config.widths)
     shared = {
         "block_out_channels": list(config.widths),
@@ -246,7 +223,7 @@ def _vae_of(config: VAEConfig) -> dict[str, Any]:
 
 
 def image_encoder(config: Config) -> CLIPVisionConfig:
-    read = _Reader("image_encoder", config)
+    read = ConfigReader("image_encoder", config)
     read.only(num_channels=3, layer_norm_eps=1e-5, hidden_act=("quick_gelu", "gelu"))
     architectures = config.get("architectures") or ["CLIPVisionModelWithProjection"]
     if architectures != ["CLIPVisionModelWithProjection"]:
@@ -263,7 +240,7 @@ def image_encoder(config: Config) -> CLIPVisionConfig:
     )
 
 
-def _image_encoder_of(config: CLIPVisionConfig) -> dict[str, Any]:
+def image_encoder_of(config: CLIPVisionConfig) -> dict[str, Any]:
     return {
         "architectures": ["CLIPVisionModelWithProjection"],
         "attention_dropout": 0.0,
@@ -280,6 +257,49 @@ def _image_encoder_of(config: CLIPVisionConfig) -> dict[str, Any]:
         "num_hidden_layers": config.layers,
         "patch_size": config.patch_size,
         "projection_dim": config.projection,
+    }
+
+
+# ---- The text encoder ----------------------------------------------------------------------------
+
+
+def text_encoder(config: Config) -> CLIPTextEncoderConfig:
+    read = ConfigReader("text_encoder", config)
+    read.only(layer_norm_eps=1e-5, hidden_act=("quick_gelu", "gelu"))
+    if (config.get("architectures") or ["CLIPTextModel"]) != ["CLIPTextModel"]:
+        raise read.refusal("architectures", "CLIPTextModel")
+    tower = CLIPTextConfig(
+        vocabulary=read.number("vocab_size", 49408),
+        width=read.number("hidden_size", 512),
+        hidden=read.number("intermediate_size", 2048),
+        layers=read.number("num_hidden_layers", 12),
+        heads=read.number("num_attention_heads", 8),
+        max_tokens=read.number("max_position_embeddings", 77),
+        activation=read.get("hidden_act", "quick_gelu"),
+    )
+    return CLIPTextEncoderConfig(tower=tower)
+
+
+def text_encoder_of(config: CLIPTextEncoderConfig) -> dict[str, Any]:
+    """Begin, end and padding are as published; the tokenizer's files say what they are."""
+    tower = config.tower
+    return {
+        "architectures": ["CLIPTextModel"],
+        "attention_dropout": 0.0,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "hidden_act": tower.activation,
+        "hidden_size": tower.width,
+        "initializer_factor": 1.0,
+        "initializer_range": 0.02,
+        "intermediate_size": tower.hidden,
+        "layer_norm_eps": 1e-05,
+        "max_position_embeddings": tower.max_tokens,
+        "model_type": "clip_text_model",
+        "num_attention_heads": tower.heads,
+        "num_hidden_layers": tower.layers,
+        "pad_token_id": 1,
+        "vocab_size": tower.vocabulary,
     }
 
 
@@ -307,8 +327,8 @@ NO_BETAS = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "num_tra
 
 def scheduler(config: Config) -> Karras:
     """The noise levels of diffusers' EulerDiscreteScheduler with Karras's sigmas."""
-    _class_of("scheduler", config, ["EulerDiscreteScheduler"])
-    read = _Reader("scheduler", config)
+    class_of("scheduler", config, ["EulerDiscreteScheduler"])
+    read = ConfigReader("scheduler", config)
     for name in ("prediction_type", "timestep_type", "use_karras_sigmas", "timestep_spacing"):
         if config.get(name) != EULER[name]:
             raise read.refusal(name, repr(EULER[name]))
@@ -323,11 +343,19 @@ def scheduler(config: Config) -> Karras:
     return made
 
 
-def _scheduler_of(task: StableVideo) -> dict[str, Any]:
-    schedule = task.process.schedule
-    if not isinstance(schedule, Karras) or schedule.rho != 7 or task.process.precond != V():
-        raise Refusal("diffusers samples Stable Video only with V() and Karras's sigmas of rho 7")
+def scheduler_of(process: Process) -> dict[str, Any]:
+    schedule = process.schedule
+    if not isinstance(schedule, Karras) or schedule.rho != 7 or process.precond != V():
+        raise Refusal("diffusers samples this model only with V() and Karras's sigmas of rho 7")
     return euler(schedule.sigma_min, schedule.sigma_max)
+
+
+def predicted(config: Config) -> precond.Precond:
+    """What the network of pictures was asked for; its own noise levels are not taken over."""
+    read = ConfigReader("scheduler", config)
+    read.only(prediction_type=("epsilon", "v_prediction"))
+    known = {"epsilon": precond.Eps(), "v_prediction": V()}
+    return known[read.get("prediction_type", "epsilon")]
 
 
 def euler(sigma_min: float, sigma_max: float) -> dict[str, Any]:

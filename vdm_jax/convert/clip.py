@@ -43,3 +43,10 @@ TEXT = rules(
     under("text_model.encoder.layers.{}", "layers/{}", LAYER),
     layer_norm("text_model.final_layer_norm", "final_norm"),
 )
+
+TEXT_PREFIX = "text_model."
+
+
+def prefixed(name: str) -> str:
+    """What a tensor of the text tower was called until transformers 5, which has no prefix."""
+    return name if name.startswith(TEXT_PREFIX) else f"{TEXT_PREFIX}{name}"

@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vdm_jax.conditioning import tokenizer
 from vdm_jax.conditioning.image import CLIP_MEAN, CLIP_STD
-from vdm_jax.convert import architecture, safetensors_writer
+from vdm_jax.conditioning.text import CLIPTextEncoderConfig
+from vdm_jax.convert import architecture, pipelines, safetensors_writer
 from vdm_jax.convert.layout import Layout, Shape
-from vdm_jax.convert.original import CONFIG_FILES, INDEX, PARTS, PIPELINE, PREPROCESSOR
-from vdm_jax.convert.plan import TABLE, Dtype, Progress, in_dtype, shapes_of
+from vdm_jax.convert.original import INDEX, PREPROCESSOR
+from vdm_jax.convert.pipelines import CONFIG_FILES, TOKENIZER, Pipeline
+from vdm_jax.convert.plan import Dtype, Progress, in_dtype, shapes_of
 from vdm_jax.convert.read.tensors import DTYPES, count_nonfinite
 from vdm_jax.convert.safetensors_writer import Entry
 from vdm_jax.core import manifest, storage
@@ -31,6 +34,7 @@ STEMS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "image_encoder": "model",
+    "text_encoder": "model",
 }
 
 
@@ -44,11 +48,16 @@ class Turn(NamedTuple):
 
 
 class Export(NamedTuple):
-    """A model of ours that diffusers can hold: its configs, its arrays by part."""
+    """A model of ours that diffusers can hold: its configs, its arrays by part.
 
+    words: the tokenizer's files by name, if it has one.
+    """
+
+    pipeline: Pipeline
     configs: Mapping[str, Mapping[str, Any]]
     parts: Mapping[str, Sequence[Turn]]
     weights: Weights
+    words: Mapping[str, str]
 
     def dtype_of(self, turn: Turn) -> str:
         """The type that the array is stored in."""
@@ -98,19 +107,23 @@ def opened(config: Described, weights: Weights) -> Export:
 
     Raises Refusal for a model that diffusers does not know, and weights that are not those of it.
     """
-    configs = architecture.configs_of(config)
+    pipeline = pipelines.of(config)
+    configs = pipeline.configs(config)
     ours = shapes_of(config.model)
     found = {name: shape_of(kind) for name, kind in weights.kinds.items()}
     if wrong := [name for name in sorted({*ours, *found}) if ours.get(name) != found.get(name)]:
         raise Refusal(f"the weights are not those of the model's config: {', '.join(wrong)}")
-    parts: dict[str, list[Turn]] = {part: [] for part in PARTS}
+    parts: dict[str, list[Turn]] = {part: [] for part in pipeline.parts}
     for path, shape in ours.items():
-        named = TABLE.theirs(path)
+        named = pipeline.table.theirs(path)
         assert named is not None, f"no rule speaks of {path}"
         part, _, name = named.name.partition(".")
         parts[part].append(Turn(path, name, named.how.theirs(shape), named.how))
     parts["vae"] += _passed_over(parts["vae"], configs["vae"])
-    return Export(configs, parts, weights)
+    text = config.model.text
+    clip = isinstance(text, CLIPTextEncoderConfig)
+    words = tokenizer.texts(Path(text.tokenizer)) if clip else {}
+    return Export(pipeline, configs, parts, weights, words)
 
 
 def _passed_over(turns: Sequence[Turn], config: Mapping[str, Any]) -> Iterator[Turn]:
@@ -146,11 +159,10 @@ def write(
     with storage.one_line(f"the folder could not be written in {output}"):
         try:
             shutil.rmtree(draft, ignore_errors=True)
-            for name, config in _texts(found.configs).items():
+            for name, text in _texts(found).items():
                 (draft / name).parent.mkdir(parents=True, exist_ok=True)
-                text = json.dumps(config, indent=2, sort_keys=True)
-                (draft / name).write_text(text + "\n", encoding="utf-8")
-            for part in PARTS:
+                (draft / name).write_text(text, encoding="utf-8")
+            for part in found.parts:
                 safetensors_writer.write(
                     draft / part / file_name(part, variant),
                     found.entries(part, dtype),
@@ -167,22 +179,31 @@ def file_name(part: str, variant: str | None) -> str:
     return f"{STEMS[part]}.{f'{variant}.' if variant else ''}safetensors"
 
 
-def _texts(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """All JSON files of the folder, by name."""
+def _texts(found: Export) -> dict[str, str]:
+    """All files of the folder but the weights, by name."""
     version = {"_diffusers_version": DIFFUSERS}
     files: dict[str, Mapping[str, Any]] = {
-        name: dict(configs[part]) if part == "image_encoder" else {**configs[part], **version}
-        for part, name in CONFIG_FILES.items()
+        CONFIG_FILES[part]: {**config, **({} if _of_transformers(config) else version)}
+        for part, config in found.configs.items()
     }
-    files[PREPROCESSOR] = _preprocessor(configs["image_encoder"]["image_size"])
-    files[INDEX] = {
-        "_class_name": PIPELINE,
-        **version,
-        "feature_extractor": ["transformers", "CLIPImageProcessor"],
-        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
-        **{p: ["diffusers", configs[p]["_class_name"]] for p in ("scheduler", "unet", "vae")},
-    }
-    return files
+    if "image_encoder" in found.configs:
+        files[PREPROCESSOR] = _preprocessor(found.configs["image_encoder"]["image_size"])
+    classes = {part: _class(config) for part, config in found.configs.items()}
+    name = {"_class_name": found.pipeline.name}
+    files[INDEX] = {**name, **version, **found.pipeline.others, **classes}
+    texts = {n: json.dumps(held, indent=2, sort_keys=True) + "\n" for n, held in files.items()}
+    return texts | {f"{TOKENIZER}/{name}": text for name, text in found.words.items()}
+
+
+def _of_transformers(config: Mapping[str, Any]) -> bool:
+    return "architectures" in config
+
+
+def _class(config: Mapping[str, Any]) -> list[str]:
+    """The library and the class of a part, as the index has them."""
+    if _of_transformers(config):
+        return ["transformers", *config["architectures"]]
+    return ["diffusers", config["_class_name"]]
 
 
 def _preprocessor(size: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 from vdm_jax.adapters.lora import LoRA, sides
 from vdm_jax.convert import safetensors_writer
 from vdm_jax.convert.layout import Shape
-from vdm_jax.convert.plan import TABLE
+from vdm_jax.convert.pipelines import STABLE_VIDEO
 from vdm_jax.convert.read.source import open_source
 from vdm_jax.convert.read.tensors import count_nonfinite
 from vdm_jax.convert.rules import refuse
@@ -70,7 +70,7 @@ def write(directory: Path, config: Described, output: Path) -> int:
 
 def _layer(path: str) -> str:
     """What a layer is called in diffusers, "unet.….to_q", by the path of its kernel here."""
-    named = TABLE.theirs(path)
+    named = STABLE_VIDEO.table.theirs(path)
     if named is None:
         raise Refusal(f"{path} has no name in diffusers; only Stable Video's LoRAs are exported")
     return named.name.removesuffix(".weight")
@@ -102,7 +102,7 @@ def _read(file: Path, model: Mapping[str, Shape], scale: float) -> dict[str, np.
         if _ALPHA.fullmatch(name):
             continue
         match = _SIDE.fullmatch(name)
-        ours = match and TABLE.ours(f"unet.{match[1]}.weight")
+        ours = match and STABLE_VIDEO.table.ours(f"unet.{match[1]}.weight")
         if not match or ours is None or ours.name not in model:
             wrong.append(f"{name} belongs to no layer of this model")
             continue

@@ -13,45 +13,42 @@ from typing import Any
 
 import numpy as np
 
+from vdm_jax.conditioning import tokenizer
 from vdm_jax.conditioning.image import CLIP_MEAN, CLIP_STD
-from vdm_jax.convert import inferred, rules, single_file
+from vdm_jax.convert import inferred, pipelines, rules, single_file
+from vdm_jax.convert.pipelines import CONFIG_FILES, STABLE_VIDEO, TOKENIZER, Configs, Pipeline
 from vdm_jax.convert.read.plain_file import PlainFile
 from vdm_jax.convert.read.safetensors_file import parsed
 from vdm_jax.convert.read.source import open_component, open_source
-from vdm_jax.convert.read.tensors import Source, TensorInfo
+from vdm_jax.convert.read.tensors import Limits, Source, TensorInfo
 from vdm_jax.core.refusal import Refusal
 
-PARTS = ("unet", "vae", "image_encoder")
-CONFIG_FILES = {
-    "unet": "unet/config.json",
-    "vae": "vae/config.json",
-    "image_encoder": "image_encoder/config.json",
-    "scheduler": "scheduler/scheduler_config.json",
-}
 INDEX = "model_index.json"
 PREPROCESSOR = "feature_extractor/preprocessor_config.json"
-PIPELINE = "StableVideoDiffusionPipeline"
 LARGEST_CONFIG = 1_000_000  # bytes
-
-Configs = Mapping[str, Mapping[str, Any]]
+WORDS = Limits(tensors=1_000_000)  # of a vocabulary: pairs of them are lists in a tokenizer.json
 
 
 @dataclass(frozen=True)
 class Original:
     """A model as found.
 
+    pipeline: which of diffusers' it is of.
     tensors: by their diffusers name, "part.name", with the shape they have there.
     read: one of them. called: what the file calls one, for messages.
     unused: names in the file that hold nothing of the model. foreign: names nobody knows.
+    beside: further texts that belong to the model, by the name of their file.
     """
 
     kind: str
+    pipeline: Pipeline
     configs: Configs
     tensors: Mapping[str, TensorInfo]
     read: Callable[[str], np.ndarray]
     called: Callable[[str], str]
     unused: tuple[str, ...]
     foreign: tuple[str, ...]
+    beside: Mapping[str, str]
 
     @property
     def files(self) -> list[Path]:
@@ -80,9 +77,12 @@ def opened(
         if path.is_dir():
             if configs is not None:
                 raise Refusal(f"--configs is for a single file; {path} is a folder with its own")
-            read = _with_frames(_configs(path), num_frames)
-            parts = {p: stack.enter_context(open_component(path / p, variant)) for p in PARTS}
-            yield folder(read, parts)
+            pipeline = _pipeline(path)
+            read = _with_frames(pipeline, _configs(path, pipeline), num_frames)
+            words = _words(path) if TOKENIZER in pipeline.others else {}
+            names = pipeline.parts
+            parts = {p: stack.enter_context(open_component(path / p, variant)) for p in names}
+            yield folder(pipeline, read, parts, words)
         else:
             if variant is not None:
                 raise Refusal(f"--variant is for a diffusers folder; {path} is a single file")
@@ -90,23 +90,50 @@ def opened(
             frames = num_frames or _frames_by_name(path)
             beside = path.parent if (path.parent / INDEX).is_file() else None
             held = configs or beside
-            read = None if held is None else _with_frames(_configs(held), num_frames)
+            read = None if held is None else _of_single(path, held, num_frames)
             yield single(source, read, frames)
 
 
-def folder(configs: Configs, parts: Mapping[str, Source]) -> Original:
-    """A model of the diffusers layout, from the open files of its parts."""
-    tensors = {f"{p}.{name}": info for p, s in parts.items() for name, info in s.tensors().items()}
-    unused = tuple(name for name in tensors if _silent(name, configs))
+def folder(
+    pipeline: Pipeline, configs: Configs, parts: Mapping[str, Source], beside: Mapping[str, str]
+) -> Original:
+    """A model of the diffusers layout, from the open files of its parts.
+
+    beside: the tokenizer's files, if it has one.
+    """
+    places = {
+        f"{part}.{today}": (part, name)
+        for part, source in parts.items()
+        for name, today in _todays(part, source).items()
+    }
+    tensors = {known: parts[part].tensors()[name] for known, (part, name) in places.items()}
+    unused = tuple(name for name in tensors if _silent(name, pipeline, configs))
+
+    def read(name: str) -> np.ndarray:
+        part, theirs = places[name]
+        return parts[part].read(theirs)
+
+    def called(name: str) -> str:
+        return "/".join(places.get(name) or name.split(".", 1))
+
     return Original(
         kind="diffusers folder",
+        pipeline=pipeline,
         configs=configs,
         tensors={name: info for name, info in tensors.items() if name not in unused},
-        read=lambda name: parts[name.partition(".")[0]].read(name.partition(".")[2]),
-        called=lambda name: name.replace(".", "/", 1),
+        read=read,
+        called=called,
         unused=unused,
         foreign=(),
+        beside=beside,
     )
+
+
+def _todays(part: str, source: Source) -> dict[str, str]:
+    """The names in a part's file, and what libraries call each today; never two alike."""
+    names = source.tensors()
+    known = {name: pipelines.TODAYS.get(part, str)(name) for name in names}
+    return {n: n if today in names else today for n, today in known.items()}
 
 
 def single(source: Source, configs: Configs | None, num_frames: int) -> Original:
@@ -129,12 +156,14 @@ def single(source: Source, configs: Configs | None, num_frames: int) -> Original
         tensors[named.name] = info._replace(shape=named.how.shape(shape))
     return Original(
         kind="single file",
+        pipeline=STABLE_VIDEO,
         configs=configs,
         tensors=tensors,
         read=single_file.Renamed(source, table).read,
         called=lambda name: _original_name(table, name),
         unused=tuple(sorted(unused)),
         foreign=tuple(foreign),
+        beside={},
     )
 
 
@@ -143,13 +172,13 @@ def _original_name(table: rules.Table[single_file.Form], name: str) -> str:
     return name if named is None else named.name
 
 
-def _silent(name: str, configs: Configs) -> bool:
+def _silent(name: str, pipeline: Pipeline, configs: Configs) -> bool:
     """Whether a tensor of a folder is one that the original program never reads.
 
     Position numbers of older transformers; and blocks past the second in the middle of a temporal
     decoder of more than two layers, which diffusers makes and passes over.
     """
-    if name == "image_encoder.vision_model.embeddings.position_ids":
+    if name in pipeline.silent:
         return True
     temporal = configs["vae"].get("_class_name") == "AutoencoderKLTemporalDecoder"
     block = re.match(r"vae\.decoder\.mid_block\.resnets\.(\d+)\.", name)
@@ -163,28 +192,67 @@ def _frames_by_name(path: Path) -> int:
     return 14 if name.startswith("svd") and "xt" not in name else 25
 
 
-def _with_frames(configs: dict[str, dict[str, Any]], num_frames: int | None) -> Configs:
+def _with_frames(
+    pipeline: Pipeline, configs: dict[str, dict[str, Any]], num_frames: int | None
+) -> Configs:
     if num_frames is not None:
+        if pipeline is not STABLE_VIDEO:
+            raise Refusal(f"--num-frames is for videos; {pipeline.title} makes pictures")
         configs["unet"]["num_frames"] = num_frames
     return configs
+
+
+def _of_single(path: Path, folder: Path, num_frames: int | None) -> Configs:
+    """The configs in a folder, for a single file."""
+    pipeline = _pipeline(folder)
+    if pipeline is not STABLE_VIDEO:
+        raise Refusal(
+            f"{path}: a single file is read of {STABLE_VIDEO.title} only, and {folder} is of "
+            f"{pipeline.title}: give the folder itself with --from"
+        )
+    return _with_frames(pipeline, _configs(folder, pipeline), num_frames)
 
 
 # ---- Config files --------------------------------------------------------------------------------
 
 
-def _configs(folder: Path) -> dict[str, dict[str, Any]]:
-    """The configs of a diffusers folder, by part."""
+def _pipeline(folder: Path) -> Pipeline:
+    """Whose folder it is: what its index says, or else its U-Net."""
     if not folder.is_dir():
         raise Refusal(f"{folder} is not a folder of diffusers configs")
-    if not (folder / INDEX).exists() and not (folder / CONFIG_FILES["unet"]).exists():
-        raise Refusal(f"{folder} is not a diffusers folder: it has no {INDEX}")
     if (folder / INDEX).exists():
-        name = _json(folder / INDEX).get("_class_name")
-        if name != PIPELINE:
-            raise Refusal(f"{folder / INDEX} is of a {str(name)[:80]}; a {PIPELINE} is needed")
-    if (folder / PREPROCESSOR).exists():
+        return pipelines.called(_json(folder / INDEX).get("_class_name"), folder / INDEX)
+    if not (folder / CONFIG_FILES["unet"]).exists():
+        raise Refusal(f"{folder} is not a diffusers folder: it has no {INDEX}")
+    return pipelines.with_unet(_json(folder / CONFIG_FILES["unet"]))
+
+
+def _configs(folder: Path, pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """The configs of a diffusers folder, by part."""
+    if "image_encoder" in pipeline.parts and (folder / PREPROCESSOR).exists():
         _check_preprocessor(folder / PREPROCESSOR)
-    return {part: _json(folder / name) for part, name in CONFIG_FILES.items()}
+    return {part: _json(folder / CONFIG_FILES[part]) for part in (*pipeline.parts, "scheduler")}
+
+
+def _words(folder: Path) -> dict[str, str]:
+    """The tokenizer's files by their name in the folder, each plain text or a JSON object."""
+    return {
+        f"{TOKENIZER}/{name}": _text(folder / TOKENIZER / name)
+        for name in tokenizer.present(folder / TOKENIZER)
+    }
+
+
+def _text(path: Path) -> str:
+    with PlainFile(path) as file:
+        if file.size > tokenizer.MAX_BYTES:
+            raise Refusal(f"{path}: has {file.size} bytes; {tokenizer.MAX_BYTES} are read")
+        text = file.read(0, file.size)
+        if path.suffix == ".json":
+            parsed(file, text.strip(), "tokenizer", WORDS)
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Refusal(f"{path}: is not text in UTF-8: {error.reason}") from None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from functools import cache, partial
 from math import prod
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from vdm_jax.convert import architecture, clip, unet, vae
-from vdm_jax.convert.layout import Layout
 from vdm_jax.convert.original import Original
+from vdm_jax.convert.pipelines import STABLE_VIDEO
 from vdm_jax.convert.read.tensors import DTYPES, count_nonfinite
-from vdm_jax.convert.rules import Move, Table, moves, refuse, rules, under
+from vdm_jax.convert.rules import Move, moves, refuse
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.arrays import named
 from vdm_jax.core.deferred import Deferred
@@ -28,15 +27,6 @@ from vdm_jax.tasks.task import ModelConfig, Pretrained, abstract
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-ATTRIBUTES = {"unet": "network", "vae": "vae", "image_encoder": "image_encoder"}
-
-TABLE: Table[Layout] = Table(
-    rules(
-        under("unet", "network", unet.UNET),
-        under("vae", "vae", vae.VAE),
-        under("image_encoder", "image_encoder", clip.VISION),
-    )
-)
 Progress = Callable[[int], object]
 """Called with the bytes of each tensor once it was read."""
 
@@ -126,9 +116,10 @@ def in_dtype(array: np.ndarray, dtype: str, name: str) -> np.ndarray:
 
 def plan(original: Original) -> Plan:
     """Pair all tensors. Raises one Refusal that names every tensor that does not fit."""
-    pretrained = architecture.pretrained(original.configs)
+    pipeline = original.pipeline
+    pretrained = pipeline.pretrained(original.configs)
     theirs = {name: info.shape for name, info in original.tensors.items()}
-    ready, wrong = moves(theirs, shapes_of(pretrained.model), TABLE, original.called)
+    ready, wrong = moves(theirs, shapes_of(pretrained.model), pipeline.table, original.called)
     wrong += [f"{name} is not a weight of this model" for name in original.foreign]
     wrong += [
         f"{original.called(name)} holds {info.dtype}, which weights do not"
@@ -139,10 +130,18 @@ def plan(original: Original) -> Plan:
     return Plan(original, pretrained, tuple(ready))
 
 
+def what(found: Plan) -> str:
+    """What the model makes, in a few words."""
+    task: Any = found.pretrained.task
+    if found.original.pipeline is STABLE_VIDEO:
+        return f"{task.video.num_frames} frames a video"
+    return f"pictures of {task.video.height}x{task.video.width}, predicting {task.process.precond}"
+
+
 def report(found: Plan) -> str:
     """One line for each part: tensors, parameters, types; then what is not used."""
     lines = []
-    for part in ATTRIBUTES:
+    for part in found.original.pipeline.parts:
         mine = [move for move in found.moves if move.theirs.startswith(f"{part}.")]
         count = sum(prod(move.shape) for move in mine)
         kinds = sorted({found.original.tensors[move.theirs].dtype for move in mine})

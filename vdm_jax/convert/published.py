@@ -10,6 +10,7 @@ import numpy as np
 
 from vdm_jax.conditioning import tokenizer
 from vdm_jax.conditioning.text import CLIPTextEncoderConfig
+from vdm_jax.convert.pipelines import TOKENIZER
 from vdm_jax.convert.plan import Dtype, Progress, in_dtype
 from vdm_jax.convert.read.tensors import DTYPES, count_nonfinite
 from vdm_jax.core import checkpoint
@@ -19,8 +20,6 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.sample.joined import Weights, dtype_of, shape_of
 from vdm_jax.sample.load import Described
 from vdm_jax.tasks.task import Pretrained
-
-TOKENIZER = "tokenizer"  # folder beside the weights
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ In the temporal decoder diffusers weighs the spatial branch where nn.Blend weigh
 sigmoid(-x) = 1 - sigmoid(x), so the mixing weights change their sign.
 """
 
+import re
+
 from vdm_jax.convert import layout
 from vdm_jax.convert.rules import (
     conv,
@@ -53,3 +55,12 @@ VAE = rules(
     point("quant_conv", "quant"),
     point("post_quant_conv", "post_quant"),
 )
+
+OLDER = re.compile(r"(.*\.attentions\.0)\.(query|key|value|proj_attn)\.(weight|bias)")
+TODAY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def todays(name: str) -> str:
+    """What diffusers calls a tensor since 2023; files from before, Stable Diffusion's, say else."""
+    match = OLDER.fullmatch(name)
+    return f"{match[1]}.{TODAY[match[2]]}.{match[3]}" if match else name

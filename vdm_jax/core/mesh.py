@@ -208,8 +208,7 @@ def frames_together(x: Array) -> Array:
     videos, frames = _cuts(x.shape[0], x.shape[1])
     b, t, *rest = x.shape
     x = x.reshape(videos, b // videos, frames, t // frames, *rest)
-    x = jnp.moveaxis(x, 2, 1).reshape(b * t, *rest)
-    return _leading(x, (*_axes("batch", videos), *_axes("frames", frames)))
+    return jnp.moveaxis(x, 2, 1).reshape(b * t, *rest)
 
 
 def frames_apart(x: Array, b: int) -> Array:
@@ -218,21 +217,7 @@ def frames_apart(x: Array, b: int) -> Array:
     t = f // b
     videos, frames = _cuts(b, t)
     x = x.reshape(videos, frames, b // videos, t // frames, *rest)
-    x = jnp.moveaxis(x, 1, 2).reshape(b, t, *rest)
-    return _leading(x, _axes("batch", videos), _axes("frames", frames))
-
-
-def _leading(x: Array, *axes: tuple[str, ...]) -> Array:
-    """`x` whose first dimensions are cut by these axes of the mesh; the others are left open."""
-    if not any(axes):
-        return x
-    named = [axis or PartitionSpec.UNCONSTRAINED for axis in axes]
-    spec = PartitionSpec(*named, *[PartitionSpec.UNCONSTRAINED] * (x.ndim - len(named)))
-    return jax.lax.with_sharding_constraint(x, spec)
-
-
-def _axes(name: str, parts: int) -> tuple[str, ...]:
-    return ACTIVATION_AXES[name] if parts > 1 else ()
+    return jnp.moveaxis(x, 1, 2).reshape(b, t, *rest)
 
 
 def _cuts(b: int, t: int) -> tuple[int, int]:
