@@ -5,16 +5,20 @@ Call `join` before anything asks JAX for its devices.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from vdm_jax.core.refusal import Refusal, Unavailable
 
 AUTO = "auto"
+PATIENCE_MS = 3_600_000
+_met: Counter[str] = Counter()
 COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
 """What srun, mpirun and slices of TPUs set to how many there are."""
 HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
@@ -53,10 +57,22 @@ def launched_together() -> bool:
     return several or any("," in os.environ.get(name, "") for name in HOSTS)
 
 
+def meet(what: str) -> None:
+    """Wait until all processes are here, however long it takes within an hour.
+
+    An exchange between devices waits less: gloo gives up after 30 s when one process compiles or
+    reads for longer than the others. what: where they meet.
+    """
+    _met[what] += 1  # a barrier serves once
+    wait = ocp.multihost.get_barrier_sync_fn()
+    wait(key=f"{what}/{_met[what]}", timeout_ms=PATIENCE_MS)
+
+
 def any_process(*, flag: bool) -> bool:
     """Whether `flag` is set in any process; all processes meet here."""
     if jax.process_count() == 1:
         return flag
+    meet("any_process")
     return bool(multihost_utils.process_allgather(np.int32(flag)).any())
 
 

@@ -95,6 +95,7 @@ def _run(
         if step == config.steps:
             return finished(config, step, *make_state(), observer)
         (state, frozen), train_step = observer.compile(lambda: (make_state(), make_step()))
+        processes.meet("compiled")
         observer.meter.flops = train_step.flops
         observer.trace(step, scalars)
         while step < config.steps and not stop.is_set():
