@@ -1,11 +1,15 @@
 """A small sample of each kind of fault; `python tests/faults/run.py` tries them all, many times."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from faults import damage, disk, hangs, identity, kills, poison
+from faults.lives import Run, wait_until
 from faults.row import table
+
+pytestmark = pytest.mark.long
 
 CACHE = os.environ["JAX_COMPILATION_CACHE_DIR"]
 SEED = int(os.environ.get("VDM_SEED", "0"))
@@ -38,8 +42,19 @@ def test_killed_at_a_named_phase_a_run_loses_no_more_than_an_interval(tmp_path):
     assert_held(kills.phases(tmp_path, CACHE, PHASES), len(PHASES))
 
 
-def test_a_signal_to_one_of_two_processes_saves_and_ends_both(tmp_path):
-    assert_held(kills.sigterms(tmp_path, CACHE, 2, 2, SEED), 2)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_to_any_process_saves_and_ends_all(tmp_path, processes):
+    assert_held(kills.sigterms(tmp_path, CACHE, 2, processes, SEED), 2)
+
+
+def test_a_signal_while_compiling_ends_a_run_within_ten_seconds(tmp_path):
+    run = Run(tmp_path / "run", tmp_path / "empty cache")
+    with run.start() as (process,):
+        wait_until(lambda: "compiling" in run.said(), [process])
+        process.terminate()
+        asked = time.monotonic()
+        assert process.wait(60) == 0
+    assert time.monotonic() - asked < 10 and run.newest == 0
 
 
 def test_bad_steps_leave_weights_finite_and_the_result_as_good(tmp_path):

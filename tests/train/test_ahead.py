@@ -45,7 +45,7 @@ def found(config, hardware):
 
 
 def test_memory_is_that_of_the_arrays_on_one_device(config, found):
-    """Weights are cut into four where they divide; what XLA counts besides is next to nothing."""
+    """Weights are cut into four where they divide; besides, XLA counts little more than health."""
     mesh = config.mesh.build()
     state, _ = begin.build(config, mesh).init()
     on_first = sum(
@@ -57,7 +57,8 @@ def test_memory_is_that_of_the_arrays_on_one_device(config, found):
     assert found.memory["weights"] == found.memory["average"] == on_first
     assert on_first < sum(leaf.nbytes for leaf in jax.tree.leaves(state.params)) / 2
     assert found.memory["moments"] == pytest.approx(2 * on_first, abs=64)
-    assert found.memory["padding"] < 100 and found.memory["temporaries"] > 0
+    health = sum(leaf.nbytes for leaf in state.health)
+    assert health <= found.memory["padding"] < health + 100 and found.memory["temporaries"] > 0
     assert found.needed == sum(found.memory.values())
 
 
