@@ -42,7 +42,7 @@ def one_line(what: str) -> Iterator[None]:
         reason = _reason(error)
         if reason is None:
             raise
-        raise Refusal(f"{what}: {reason}; earlier checkpoints are intact") from error
+        raise Refusal(f"{what}: {reason}; what was saved before is intact") from error
 
 
 def _reason(error: BaseException) -> str | None:
