@@ -88,13 +88,17 @@ MISTAKES = {
     "frames": (["--from", "{m}/diffusers", "--num-frames", "0", "--check"], "at least 1, got 0"),
     "nothing to export": (
         ["--from", "{m}/diffusers", "--to", "diffusers", "--output", "x"],
-        "config.json",
+        "convert it first",
     ),
     "option not for export": (
         ["--from", "{m}/diffusers", "--to", "diffusers", "--output", "x", "--num-frames", "3"],
         "--num-frames is not for --to diffusers",
     ),
     "misspelt": (["--form", "x"], "no option --form"),
+    "output under a file": (
+        ["--from", "{m}/diffusers", "--output", "{m}/svd.safetensors/x"],
+        "is no directory",
+    ),
 }
 
 

@@ -92,3 +92,12 @@ def test_requests_that_cannot_be_met_are_refused_before_anything_compiles(
     with pytest.raises(Refusal, match=wanted):
         sample(["--model", str(models[1]), "--image", "a.png", "--output", "out.mp4", *args])
     assert not (tmp_path / "out.mp4").exists()
+
+
+@FIRST
+def test_a_missing_picture_and_a_folder_of_diffusers_are_refused_first(models, tmp_path):
+    folder = models[1]
+    with pytest.raises(Refusal, match="--image is missing"):
+        sample(["--model", str(folder), "--output", str(tmp_path / "out.mp4")])
+    with pytest.raises(Refusal, match="convert it first"):
+        sample(["--model", str(folder.parent / "diffusers"), "--image", "a.png"])

@@ -165,12 +165,15 @@ def write_model(
 def _sums(files: Sequence[Path]) -> dict[Path, str]:
     """The SHA-256 of each file."""
     sums = {}
-    for file in files:
-        with tqdm(desc=f"SHA-256 of {file.name}", unit="B", unit_scale=True, leave=False) as bar:
+    with _bar("SHA-256", sum(file.stat().st_size for file in files)) as bar:
+        for file in files:
+            before = 0
 
-            def progress(done: int, total: int, bar: tqdm = bar) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+            def progress(done: int, total: int) -> None:
+                nonlocal before
+                del total
+                bar(done - before)
+                before = done
 
             sums[file] = sha256(file, progress)
     return sums
@@ -259,8 +262,9 @@ def check_room(output: Path, needed: int) -> None:
 
 @contextmanager
 def _bar(what: str, total: int) -> Iterator[plan.Progress]:
-    """A progress bar of bytes, as a callable that is told of each tensor."""
-    with tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False) as bar:
+    """A progress bar of bytes, where somebody looks, as a callable that is told of each part."""
+    look = {"unit": "B", "unit_scale": True, "leave": False, "disable": None}
+    with tqdm(desc=what, total=total, **look) as bar:
         yield bar.update
 
 

@@ -12,6 +12,7 @@ Which step is the newest is read from the disk each time.
 """
 
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -226,10 +227,14 @@ class Checkpoints:
 
 
 def check_new(directory: str | Path) -> None:
-    """Refuse a directory that already holds something."""
+    """Refuse a directory that already holds something, or that cannot be made."""
     directory = Path(directory).absolute()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise Refusal(f"{directory} exists and is not empty; a model is written to a new directory")
+    above = next(folder for folder in directory.parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        what = "is no directory" if not above.is_dir() else "may not be written"
+        raise Refusal(f"{directory} cannot be made: {above} {what}")
 
 
 def save_weights(

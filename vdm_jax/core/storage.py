@@ -45,7 +45,7 @@ def one_line(what: str) -> Iterator[None]:
         reason = _reason(error)
         if reason is None:
             raise
-        raise Unavailable(f"{what}: {reason}; earlier checkpoints are intact") from error
+        raise Unavailable(f"{what}: {reason}; what was saved before is intact") from error
 
 
 def _reason(error: BaseException) -> str | None:

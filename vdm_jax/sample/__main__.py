@@ -1,6 +1,7 @@
 """`python -m vdm_jax.sample --model runs/x --image a.png --prompt "…" --output out.mp4`."""
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -89,6 +90,8 @@ def main(args: Sequence[str]) -> int:
         raise Refusal("--prompt: this model was trained without captions")
     settings = _settings(request)
     task = tuned(config.task, settings)
+    if isinstance(task, StableVideo) and not request.image:
+        raise Refusal("--image is missing: this model makes videos from pictures")
     pictures = _pictures(request, task)
     paths = _paths(request)
     mesh = request.mesh.build()
@@ -102,17 +105,17 @@ def main(args: Sequence[str]) -> int:
             task = replace(task, decoding=settings["decoding"])
         batch_size = room.batch_that_fits(task, model, mesh, dtype, batch_size)
         print(room.announced(task, model, mesh, dtype, len(paths)), flush=True)
-    with tqdm(desc="loading the model", unit=" evaluations", leave=False) as bar:
+    with _Steps(desc="loading the model", unit="step", leave=False, disable=None) as bar:
         pipeline = Pipeline(
             request.model,
             dtype=dtype,
             mesh=mesh,
             batch_size=batch_size,
-            on_step=bar.update,
+            on_step=bar.step,
             **settings,
         )
         bar.reset(total=pipeline.evaluations(len(paths)))
-        bar.set_description("compiling, then drawing")
+        bar.set_description("compiling")
         captions = [request.prompt] * len(paths)
         videos = pipeline(pictures, captions, seed=request.seed)
     for path, frames in zip(paths, videos, strict=True):
@@ -120,6 +123,16 @@ def main(args: Sequence[str]) -> int:
         t, h, w, _ = frames.shape
         print(f"{path}: {t} frames of {w}x{h} at {task.video.fps:g} frames/s, seed {request.seed}")
     return 0
+
+
+class _Steps(tqdm):
+    """A bar of denoising steps whose ETA does not count the time of compiling, before the first."""
+
+    def step(self) -> None:
+        if self.n == 0 and not self.disable:
+            self.set_description("drawing")
+            self.initial, self.start_t = 1, time.time()
+        self.update()
 
 
 def _check(request: Request) -> None:

@@ -40,6 +40,8 @@ def describe(directory: Path) -> Described:
     """
     if not directory.is_dir():
         raise Refusal(f"--model {directory} is no directory; give that of a run or of a model")
+    if (directory / "model_index.json").exists():
+        raise Refusal(f"{directory} is a diffusers folder: convert it first, see vdm_jax.convert")
     config: Any = configs.from_json(checkpoint.load_config(directory))
     if not isinstance(config, Described):
         raise Refusal(f"{directory} holds a {type(config).__name__}, which describes no model")

@@ -85,8 +85,11 @@ class VideoShape:
     fps: float | int = 8.0
 
     def __post_init__(self) -> None:
-        if min(self.num_frames, self.height, self.width) < 1 or not 0 < self.fps <= 1000:
-            raise Refusal(f"video sizes must be at least 1 and fps in (0, 1000], got {self}")
+        for name in ("num_frames", "height", "width"):
+            if getattr(self, name) < 1:
+                raise Refusal(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.fps <= 1000:
+            raise Refusal(f"fps must lie in (0, 1000], got {self.fps}")
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
