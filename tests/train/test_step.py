@@ -64,6 +64,18 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counters(built, batch
     )
 
 
+def test_an_update_that_is_not_finite_is_refused_though_loss_and_gradient_are(built, batch, key):
+    """A gradient of zero with nothing to divide it by."""
+    optimizer = optax.chain(optax.clip(0.0), optax.scale_by_adam(eps=0.0))
+    step = jax.jit(update(built.model, loss, optimizer, ema_decay=0.9, accumulate=1))
+    before = built.init()[0]
+    before = before._replace(opt_state=optimizer.init(before.params))
+    after, scalars = step(before, nnx.State({}), batch, key)
+    assert np.isfinite(scalars["loss"]) and np.isfinite(scalars["grad_norm"])
+    assert int(after.skipped) == 1
+    jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
+
+
 def test_accumulated_gradients_are_those_of_the_whole_batch(built, batch, key):
     whole, _ = stepper(built)(built.init()[0], batch, key)
     parts, _ = stepper(built, accumulate=4)(built.init()[0], batch, key)
