@@ -131,10 +131,12 @@ def test_a_signal_is_passed_on_and_the_answer_is_the_last_word(tmp_path, number)
     """
     lives = str(tmp_path / "lives")
     command = [sys.executable, "-c", SUPERVISOR, program(text), lives, str(int(number))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(number)
         assert process.wait(20) == 7
+        assert process.stderr.read() == b""  # nobody speaks of another start
     assert (tmp_path / "lives").read_text() == "x"
 
 

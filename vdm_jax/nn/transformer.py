@@ -151,15 +151,12 @@ class SpaceBlock(nnx.Module):
         self, x: Float[Array, "b r s c"], context: Float[Array, "b l d"]
     ) -> Float[Array, "b r s c"]:
         b, r, s, c = x.shape
-        x = _by_sequence(self._mixed, x, 4 * 4 * s * c)  # queries, keys, values and their mean
+        normed = self.norm1(x)
+        x = x + self.attn1(normed, normed)
         flat = self.norm2(x).reshape(b, r * s, c)
         received = self.attn2(flat, context)
         x = x + received.reshape(b, *((1, 1) if received.shape[1] == 1 else (r, s)), c)
         return _added(self.ff, self.norm3, x)
-
-    def _mixed(self, x):
-        normed = self.norm1(x)
-        return x + self.attn1(normed, normed)
 
 
 class TimeBlock(SpaceBlock):
@@ -185,14 +182,10 @@ class TimeBlock(SpaceBlock):
 
 
 def _added(layer, norm, x):
-    """x + layer(norm(x)) for a feed-forward layer."""
+    """x + layer(norm(x)) for a feed-forward layer; on CPU for a few sequences "s c" at a time."""
     hidden = 3 * EXPANSION * x.shape[2] * x.shape[3]  # both halves and their product
-    return _by_sequence(lambda x: x + layer(norm(x)), x, 4 * hidden)
-
-
-def _by_sequence(layer, x, bytes_each):
-    """layer(x), on CPU a few sequences "s c" at a time where all of them would take much memory."""
-    return for_platform(TILING)(lambda x, _: layer(x), x, None, bytes_each, HELD)
+    added = lambda x, _: x + layer(norm(x))  # noqa: E731
+    return for_platform(TILING)(added, x, None, 4 * hidden, HELD)
 
 
 def _layer_norm(width, *, dtype, rngs):
