@@ -122,7 +122,7 @@ def gone_back(rollback, step, bad):
 def test_weights_go_back_and_steps_go_on(built, checkpoints):
     rollback = Rollback(Guard(patience=4), checkpoints, built.abstract, None)
     assert not rollback.due(None) and not rollback.due({"bad_in_a_row": jnp.int32(3)})
-    assert rollback.saving(30) == {}
+    assert rollback.meta() == {}
     state, to = gone_back(rollback, step=36, bad=4)
     assert to == 30 and int(state.step) == 36
     assert int(state.skipped) == 2 + 6  # none of the six since then is in the weights
@@ -148,7 +148,7 @@ def test_it_goes_further_back_each_time_until_nothing_is_left(built, checkpoints
 def test_a_good_checkpoint_since_then_is_gone_back_to_first(built, checkpoints):
     rollback = Rollback(Guard(patience=4), checkpoints, built.abstract, None)
     gone_back(rollback, step=36, bad=4)
-    assert rollback.saving(40)[META] == {"at": 36, "to": 30, "saved": 40}
+    assert rollback.meta()[META] == {"at": 36, "to": 30}
     checkpoints.save(40, state_at(built, 40), {})
     assert gone_back(rollback, step=48, bad=4)[1] == 40
 
@@ -157,8 +157,26 @@ def test_a_run_that_was_killed_goes_back_like_one_that_was_not(built, checkpoint
     """A checkpoint saved among the bad steps after going back knows where that was."""
     rollback = Rollback(Guard(patience=4), checkpoints, built.abstract, None)
     gone_back(rollback, step=36, bad=4)
-    checkpoints.save(38, state_at(built, 38), rollback.saving(38))
+    checkpoints.save(38, state_at(built, 38), rollback.meta())
     again = checkpoints.restore(built.abstract)
     assert again.step == 38
     reborn = Rollback(Guard(patience=4), checkpoints, built.abstract, again)
     assert gone_back(rollback, step=40, bad=4)[1] == 20 == gone_back(reborn, step=40, bad=4)[1]
+
+
+def test_a_run_that_was_killed_when_it_was_due_goes_back_at_once(built, checkpoints):
+    state = state_at(built, 36)
+    place = lambda x: jax.device_put(jnp.int32(x), state.step.sharding)  # noqa: E731
+    state = state._replace(health=state.health._replace(bad_in_a_row=place(4)))
+    checkpoints.save(36, state, {})
+    reborn = Rollback(Guard(patience=4), checkpoints, built.abstract,
+                      checkpoints.restore(built.abstract))  # fmt: skip
+    assert reborn.due(None)
+    assert reborn.back(36)[1] == 30 and not reborn.due(None)
+
+
+def test_a_save_that_failed_is_not_taken_for_a_good_checkpoint(built, checkpoints):
+    rollback = Rollback(Guard(patience=4), checkpoints, built.abstract, None)
+    gone_back(rollback, step=36, bad=4)
+    rollback.meta()  # asked for a save of step 40, which the disk did not take
+    assert gone_back(rollback, step=48, bad=4)[1] == 20

@@ -106,6 +106,8 @@ def _check(request: Request) -> None:
         checkpoint.check_new(request.output)
     if not math.isfinite(request.lora_scale):
         raise Refusal(f"--lora-scale must be a number, got {request.lora_scale}")
+    if request.lora_scale != 1 and not request.lora:
+        raise Refusal("--lora-scale is the share of --lora FILE, which is missing")
 
 
 # ---- To a model directory ------------------------------------------------------------------------

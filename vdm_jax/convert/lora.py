@@ -44,8 +44,10 @@ def write(directory: Path, config: Described, output: Path) -> int:
     lora = getattr(config, "trainable", None)
     if not isinstance(lora, LoRA):
         raise Refusal(f"{directory} has no LoRA; --to model or --to diffusers takes all of it")
-    if output.exists() or output.suffix != ".safetensors":
-        raise Refusal(f"--output {output}: a LoRA is written to a new file that ends .safetensors")
+    if output.suffix != ".safetensors":
+        raise Refusal(f"--output {output}: a LoRA is written to a file that ends .safetensors")
+    if output.exists():
+        raise Refusal(f"--output {output} exists; a LoRA is written to a new file")
     stored = checkpoint.stored_weights(directory)
     arrays = {}
     for name, factor in stored.read(list(stored.kinds)).items():

@@ -160,6 +160,11 @@ class Checkpoints:
         if any_process(flag=missing is not None):
             raise Unavailable(missing or f"another process finds no room in {self.directory}")
 
+    def holds(self, steps: range) -> bool:
+        """Whether a committed step is among `steps`, as the first process sees the disk."""
+        self.wait()
+        return bool(_from_first_process(any(step in steps for step in self.steps())))
+
     def steps(self) -> list[int]:
         """Committed steps on the disk, ascending; verified or not."""
         return folders.steps(self.directory)

@@ -77,7 +77,7 @@ class MeshConfig:
             raise Refusal(
                 f"mesh data={self.data} x fsdp={self.fsdp} x context={self.context} x "
                 f"tensor={self.tensor} does not cover the {len(devices)} devices here; the four "
-                f"must multiply to {len(devices)}"
+                f"must multiply to {len(devices)}, e.g. --mesh.data 1 --mesh.fsdp {len(devices)}"
             )
         kinds = (AxisType.Auto,) * len(MESH_AXES)
         return jax.make_mesh(sizes, MESH_AXES, axis_types=kinds, devices=devices)

@@ -104,6 +104,8 @@ def _place(
         if not value.isdecimal():
             raise Refusal(f"{name} {value} is no number")
     count, index = int(processes), int(process)
+    if count < 1:
+        raise Refusal("--processes must be at least 1")
     if not index < count:
         raise Refusal(f"--process {index}: the {count} processes are numbered 0 to {count - 1}")
     host, _, port = coordinator.rpartition(":")

@@ -132,7 +132,7 @@ class Folder:
 
     def _inspect(self, bad_files: BadFiles) -> list[_Video]:
         if not self._root.is_dir():
-            raise Refusal(f"{self._root}: no such folder")
+            raise Refusal(f"{self._root}: no such folder; it is to hold the videos to train on")
         paths = sorted(p for p in self._root.rglob("*") if p.suffix.lower() in SUFFIXES)
         if not paths:
             raise Refusal(f"{self._root}: holds no videos ({' '.join(sorted(SUFFIXES))})")
@@ -157,11 +157,15 @@ class Folder:
     def _describe(self, path: Path) -> _Video:
         extent = video.measure(path, fps=self._fps, limits=self._limits)
         caption = path.with_suffix(".txt")
+        try:
+            words = caption.read_text(encoding="utf-8").strip() if caption.is_file() else ""
+        except UnicodeDecodeError as error:
+            raise Refusal(f"{caption} is not UTF-8 ({error}); save it as UTF-8") from error
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return _Video(
             name=path.relative_to(self._root).as_posix(),
-            caption=caption.read_text(encoding="utf-8").strip() if caption.is_file() else "",
+            caption=words,
             frames=extent.frames,
             fps=extent.fps,
             sha256=digest,

@@ -160,7 +160,10 @@ class Loader:
             raise Refusal(f"data position is unreadable: got {dict(state)}")
         differences = _differences(saved, self.fingerprint)
         if differences:
-            raise Refusal(f"data position belongs to other data: {'; '.join(differences)}")
+            raise Refusal(
+                f"the data is not that of the run any more: {'; '.join(differences)}; bring it "
+                "back, or begin another run"
+            )
         self.close()
         self._position = position
 
@@ -280,7 +283,12 @@ def _differences(saved: str, current: str) -> list[str]:
         return [f"its fingerprint is unreadable ({saved[:40]!r})"]
     new = json.loads(current)
     return [
-        f"{name} was {old.get(name)!r}, now {new.get(name)!r}"
+        _difference(name, old.get(name), new.get(name))
         for name in sorted(set(old) | set(new))
         if old.get(name) != new.get(name)
     ]
+
+
+def _difference(name: str, old: object, new: object) -> str:
+    hashed = any(isinstance(value, str) and len(value) > 40 for value in (old, new))
+    return f"{name} has changed" if hashed else f"{name} was {old!r}, now {new!r}"

@@ -344,9 +344,8 @@ def verify(directory: Path) -> Manifest:
         check_sizes(directory, shards)
         for shard in shards:
             if _sha256(directory / shard.file) != shard.sha256:
-                raise Refusal(
-                    f"{directory / shard.file}: does not match its SHA-256; make it again"
-                )
+                path = directory / shard.file
+                raise Refusal(f"{path}: does not match its SHA-256; delete it and make it again")
     return manifest
 
 

@@ -39,7 +39,7 @@ def describe(directory: Path) -> Described:
     Raises Refusal if there is none, it describes no model, or no weights lie beside it.
     """
     if not directory.is_dir():
-        raise Refusal(f"--model {directory} is no directory; give that of a run or of a model")
+        raise Refusal(f"{directory} is no directory; give that of a run or of a model")
     if (directory / "model_index.json").exists():
         raise Refusal(f"{directory} is a diffusers folder: convert it first, see vdm_jax.convert")
     config: Any = configs.from_json(checkpoint.load_config(directory))

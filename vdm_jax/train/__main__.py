@@ -68,7 +68,10 @@ def _show(own: options.Own) -> int:
     helped = own.switches & {"--help", "-h"}
     if helped:
         print(USAGE)
-    config = _config(own.values["--config"], [*own.rest, *(["--help"] if helped else [])])
+    from vdm_jax.train.config import read
+
+    rest = [*own.rest, *(["--help"] if helped else [])]
+    config = read(own.values["--config"], rest, prog=PROG)
     if "--print-config" in own.switches:
         from vdm_jax.core import config as configs
 
@@ -78,22 +81,6 @@ def _show(own: options.Own) -> int:
         print(_sharding(config))
         return 0
     return _compile_only(config, own.values["--compile-only"])
-
-
-def _config(spec: str, args: list[str]) -> Any:
-    from vdm_jax.core import config as configs
-    from vdm_jax.train.config import TrainConfig
-
-    if spec.endswith(".json"):
-        path = Path(spec)
-        if not path.is_file():
-            raise Refusal(f"no config file {spec!r}")
-        config = configs.from_json(path.read_text(encoding="utf-8", errors="replace"))
-    else:
-        config = configs.load(spec)
-    if not isinstance(config, TrainConfig):
-        raise Refusal(f"{spec} gives a {type(config).__name__}; training needs a TrainConfig")
-    return configs.override(config, args, prog=PROG)
 
 
 def _default_workdir(spec: str) -> str:
@@ -130,14 +117,16 @@ def _compile_only(config: Any, hardware: str) -> int:
 
 def _train(own: options.Own) -> int:
     spec = own.values["--config"]
-    config = _config(spec, own.rest)
+    from vdm_jax.train.config import read
+
+    config = read(spec, own.rest, prog=PROG)
     workdir = Path(own.values.get("--workdir", _default_workdir(spec)))
     from vdm_jax.core import processes
     from vdm_jax.train.loop import train
     from vdm_jax.train.measure import Profile
 
     processes.join(*(own.values.get(name) for name in PLACE))
-    logging.basicConfig(format="%(message)s", level=logging.ERROR)
+    logging.basicConfig(format="%(message)s", level=logging.ERROR, force=True)
     logging.getLogger("vdm_jax").setLevel(logging.WARNING)
     steps = own.values.get("--profile")
     profile = None if steps is None else Profile.parse(steps)

@@ -1,12 +1,15 @@
 """TrainConfig: everything that decides what a training run computes, and how it is reported."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from flax import nnx
 
 from vdm_jax.adapters.lora import LoRA
 from vdm_jax.adapters.trainable import EVERYTHING, Selected
+from vdm_jax.core import config as configs
 from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.loader import Source
@@ -120,6 +123,21 @@ class TrainConfig:
 # of the run takes the learning rates of a run of that length.
 RESUMABLE = ("steps", "mesh", "judge", "log_every", "save_every", "keep", "preview_every",
              "num_previews", "held_out_samples", "guard", "trackers")  # fmt: skip
+
+
+def read(spec: str, args: Sequence[str], *, prog: str) -> TrainConfig:
+    """The config that --config names, "configs/x.py:function" or a run's config.json, with the
+    options of `args` in place of its values."""
+    if spec.endswith(".json"):
+        path = Path(spec)
+        if not path.is_file():
+            raise Refusal(f"no config file {spec!r}")
+        config = configs.from_json(path.read_text(encoding="utf-8", errors="replace"))
+    else:
+        config = configs.load(spec)
+    if not isinstance(config, TrainConfig):
+        raise Refusal(f"{spec} gives a {type(config).__name__}; training needs a TrainConfig")
+    return configs.override(config, args, prog=prog)
 
 
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:

@@ -26,7 +26,6 @@ from jaxtyping import Array
 from tqdm import tqdm
 
 from vdm_jax.core import command, options
-from vdm_jax.core import config as configs
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.joint import WithPictures
@@ -37,7 +36,7 @@ from vdm_jax.models.vae import VAEConfig
 from vdm_jax.tasks import latent
 from vdm_jax.tasks.task import ModelConfig, VideoShape, abstract
 from vdm_jax.train import begin, precomputed
-from vdm_jax.train.config import Data, TrainConfig
+from vdm_jax.train.config import Data, TrainConfig, read
 
 PROG = "python -m vdm_jax.train.latents"
 USAGE = f"""\
@@ -71,9 +70,7 @@ def main(args: Sequence[str]) -> int:
     if "--config" not in own.values:
         return 0
     rest = [*own.rest, *(["--help"] if own.switches else [])]
-    config = configs.override(configs.load(own.values["--config"]), rest, prog=PROG)
-    if not isinstance(config, TrainConfig):
-        raise Refusal(f"{own.values['--config']} is no training config")
+    config = read(own.values["--config"], rest, prog=PROG)
     part = _part(own.values.get("--part", "0/1"))
     count = own.values.get("--shard-samples", "64")
     if not count.isdecimal() or int(count) < 1:
@@ -201,7 +198,10 @@ class Job:
         identity = {**self.encoded.stored(), "per_shard": self.per_shard}
         path = self.folder / IDENTITY
         if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                before = dict(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as error:
+                raise Refusal(f"{path} is damaged ({error}); give another --output") from error
             if changed := [name for name in identity if before.get(name) != identity[name]]:
                 raise Refusal(
                     f"{self.folder} holds latents whose {', '.join(changed)} differ; give another "
@@ -226,7 +226,10 @@ class Job:
         beside = self._beside(number)
         if not beside.is_file():
             return None
-        entry = shard_entry(json.loads(beside.read_text(encoding="utf-8")))
+        try:
+            entry = shard_entry(json.loads(beside.read_text(encoding="utf-8")))
+        except ValueError:
+            return None  # it is written again
         path = self.folder / entry.file
         return entry if path.is_file() and path.stat().st_size == entry.bytes else None
 

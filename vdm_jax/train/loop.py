@@ -44,6 +44,8 @@ def _train(
     config: TrainConfig, workdir: Path, profile: Profile | None, stop: threading.Event
 ) -> bool:
     with processes.together("the run could not be prepared"):
+        if profile is not None:
+            profile.check(config.steps)
         rundir.check(workdir, config)
         track.check(config.trackers)
         mesh = config.mesh.build()
@@ -64,14 +66,14 @@ def _train(
                 )
         rundir.prepare(workdir, config)
         step = 0 if restored is None else restored.step
-        if profile is not None:
-            profile.check(step, config.steps)
         before = None if restored is None else restored.state
         rollback = Rollback(config.guard, checkpoints, built.abstract, restored)
         own = agree.own(stop)
         with Observer(config, workdir, built, mesh, sources, own, before, profile) as observer:
             if restored is not None:
                 observer.say(f"going on from step {step} of {config.steps} in {workdir}")
+            if profile is not None and step >= profile.first:
+                observer.say(f"no profile: step {profile.first} was taken before")
             make_state = partial(rundir.weights, workdir, config, built, before)
             make_state = precomputed.checked(config, sources[0], make_state)
             make_step = partial(compiled_step, config, built, sources[0], mesh)
@@ -111,7 +113,7 @@ def _run(
             observer.trace(step, scalars)
             if due(config.log_every):
                 observer.report(step, scalars)
-            if due(config.save_every):
+            if due(config.save_every) and not keeper.rollback.bad(scalars):
                 keeper.try_save(step, state)
             if due(config.preview_every):
                 observer.preview(step, state, frozen)
@@ -140,7 +142,7 @@ class Keeper:
         """Start writing a checkpoint, once the records that belong before it are on the disk."""
         with pulse().resting(), self.observer.meter.saving():
             self.observer.sync()
-            meta = {"data": self.loader.state(), **self.rollback.saving(step)}
+            meta = {"data": self.loader.state(), **self.rollback.meta()}
             self.checkpoints.save(step, state, meta)
 
     def try_save(self, step: int, state: TrainState) -> None:

@@ -148,12 +148,10 @@ class Profile:
             raise Refusal(f"--profile {text} is no range of steps; say e.g. 10:15")
         return cls(int(first), int(last))
 
-    def check(self, step: int, steps: int) -> None:
-        """Refuse steps that a run which goes on from `step` to `steps` does not take."""
-        if not step < self.first <= self.last <= steps:
-            raise Refusal(
-                f"--profile {self.first}:{self.last}: this run takes steps {step + 1} to {steps}"
-            )
+    def check(self, steps: int) -> None:
+        """Refuse steps that a run of `steps` does not take."""
+        if self.last > steps:
+            raise Refusal(f"--profile {self.first}:{self.last}: the run has {steps} steps")
 
     def at(self, step: int, results: Any, folder: Path) -> str | None:
         """Called when `step` steps are taken: begins or ends the trace where that is its place.

@@ -148,16 +148,15 @@ class Observer:
         new, self._skipped = skipped - self._skipped, skipped
         if new > 0:
             self.say(
-                f"step {step}: {new} of the last {steps} steps were not finite or far off all "
-                "others; skipped"
+                f"step {step}: skipped {new} of {steps} steps, not finite or far off all others"
             )
 
     def went_back(self, step: int, to: int, skipped: int) -> None:
         """After `step` the run took the weights of step `to`."""
         self._skipped = skipped
         self.say(
-            f"step {step}: {self._config.guard.patience} steps in a row were skipped; the weights "
-            f"are those of step {to} again, the data goes on"
+            f"step {step}: too many steps in a row were skipped; the weights are those of step "
+            f"{to} again, the data goes on"
         )
 
     @contextmanager
@@ -283,7 +282,7 @@ def _weights(built: Built) -> str:
         sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(part))
         for part in (built.abstract.params, built.frozen)
     ]
-    return f"{sizes[0]:,}" + (f", {sizes[1]:,} are only read" if sizes[1] else "")
+    return f"{sizes[0]:,}" + (f" (beside {sizes[1]:,} that are only read)" if sizes[1] else "")
 
 
 def _appended(path: Path) -> IO[str]:

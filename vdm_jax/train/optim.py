@@ -54,17 +54,17 @@ class AdamW:
 
     def __post_init__(self) -> None:
         within = {
-            "learning_rate": 0 < self.learning_rate < math.inf,
-            "clip_norm": self.clip_norm > 0,
-            "warmup_steps": self.warmup_steps >= 0,
-            "b1": 0 <= self.b1 < 1,
-            "b2": 0 <= self.b2 < 1,
-            "eps": 0 < self.eps < math.inf,
-            "weight_decay": 0 <= self.weight_decay < math.inf,
+            "learning_rate": ("above 0", 0 < self.learning_rate < math.inf),
+            "clip_norm": ("above 0", self.clip_norm > 0),
+            "warmup_steps": ("at least 0", self.warmup_steps >= 0),
+            "b1": ("in [0, 1)", 0 <= self.b1 < 1),
+            "b2": ("in [0, 1)", 0 <= self.b2 < 1),
+            "eps": ("above 0", 0 < self.eps < math.inf),
+            "weight_decay": ("at least 0", 0 <= self.weight_decay < math.inf),
         }
-        for name, fine in within.items():
+        for name, (wanted, fine) in within.items():
             if not fine:
-                raise Refusal(f"optim.{name} is out of range: got {getattr(self, name)}")
+                raise Refusal(f"optim.{name} must be {wanted}, got {getattr(self, name)}")
 
     def rate(self, steps: int) -> optax.Schedule:
         """Learning rate at each step of a run of `steps`."""

@@ -65,7 +65,7 @@ def smooth(values: Float64[np.ndarray, " n"], width: float) -> Float64[np.ndarra
 
 
 def loss_picture(
-    records: Sequence[Record], title: str, palette: Palette = LIGHT, unit: str = "denoising loss"
+    records: Sequence[Record], title: str, palette: Palette = LIGHT, unit: str = "loss"
 ) -> bytes:
     """PNG of `loss` (as measured, and smoothed) and `held_out_loss` (points) over steps."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

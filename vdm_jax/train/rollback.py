@@ -37,39 +37,41 @@ class Rollback:
         """abstract: the state to fill. restored: what the run goes on from."""
         self._patience, self._checkpoints, self._abstract = guard.patience, checkpoints, abstract
         last = None if restored is None else restored.meta.get(META)
-        self._bad = 0
-        self._last: dict[str, Any] | None = None if last is None else dict(last)
+        self._last: dict[str, int] | None = None if last is None else dict(last)
+        self._bad = 0 if restored is None else int(restored.state.health.bad_in_a_row)
+
+    def bad(self, scalars: Scalars | None) -> int:
+        """How many steps were bad in a row, up to that with these results; None: up to the start.
+
+        Their weights are those of the step before: saving them again would only push good
+        checkpoints out.
+        """
+        if scalars is not None:
+            self._bad = int(scalars["bad_in_a_row"])
+        return self._bad
 
     def due(self, scalars: Scalars | None) -> bool:
         """Whether the step with these results was one bad step too many."""
-        self._bad = 0 if scalars is None else int(scalars["bad_in_a_row"])
-        return self._bad >= self._patience
+        return self.bad(scalars) >= self._patience
 
-    def saving(self, step: int) -> dict[str, Any]:
-        """What a checkpoint of `step` keeps of it, as an entry of its meta; none before the first.
-
-        at, to: where the run last went back, and to which step. saved: the first one saved since.
-        """
-        if self._last is None:
-            return {}
-        if self._last["saved"] is None:
-            self._last["saved"] = step
-        return {META: dict(self._last)}
+    def meta(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it: where the run last went back, and to which step."""
+        return {} if self._last is None else {META: self._last}
 
     def back(self, step: int) -> tuple[TrainState, int]:
         """The state to go on with after `step`, at which it is `due`; the step of its weights."""
-        first_bad = step - self._bad + 1
-        before, last = first_bad, self._last
-        if last is not None and not (last["saved"] is not None and last["saved"] < first_bad):
+        first_bad, last = step - self._bad + 1, self._last
+        before = first_bad
+        if last is not None and not self._checkpoints.holds(range(last["at"] + 1, first_bad)):
             before = last["to"]
         found = self._checkpoints.restore(self._abstract, before=before)
         if found is None:
             raise Refusal(
-                f"{step - first_bad + 1} steps in a row up to step {step} were not finite or far "
+                f"{self._bad} steps in a row up to step {step} were not finite or far "
                 f"off, and no checkpoint is left to go back to; try a lower --optim.learning-rate. "
                 f"What {self._checkpoints.directory} holds is intact"
             )
-        self._last = {"at": step, "to": found.step, "saved": None}
+        self._last, self._bad = {"at": step, "to": found.step}, 0
         return self._going_on(found, step), found.step
 
     def _going_on(self, found: Restored, step: int) -> TrainState:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from vdm_jax.core import checkpoint, storage
+from vdm_jax.core import checkpoint, processes, storage
 from vdm_jax.core import config as configs
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.sample.load import FROZEN
@@ -52,6 +52,7 @@ def weights(
     if jax.tree.leaves(frozen):
         if jax.process_index() == 0:
             shutil.rmtree(kept, ignore_errors=True)  # of a run that ended before its first save
+        processes.meet("a place for the frozen weights")
         checkpoint.save_weights(kept, configs.to_json(config), frozen)
     return state, frozen
 
