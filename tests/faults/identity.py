@@ -55,4 +55,4 @@ def loader_refusal(name, other):
     position = Loader(**usual).state()
     with pytest.raises(Refusal) as refusal:
         Loader(**(usual | other)).restore(position)
-    return None if f"{name} was" in str(refusal.value) else f"loader, {name}: {refusal.value}"
+    return None if f"{name} " in str(refusal.value) else f"loader, {name}: {refusal.value}"

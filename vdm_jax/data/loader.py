@@ -280,7 +280,7 @@ def _differences(saved: str, current: str) -> list[str]:
     except json.JSONDecodeError:
         old = None
     if not isinstance(old, dict):
-        return [f"its fingerprint is unreadable ({saved[:40]!r})"]
+        raise Refusal(f"data position is unreadable: its fingerprint is {saved[:40]!r}")
     new = json.loads(current)
     return [
         _difference(name, old.get(name), new.get(name))
