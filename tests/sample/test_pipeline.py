@@ -97,7 +97,7 @@ def test_requests_that_cannot_be_met_are_refused_before_anything_compiles(
 @FIRST
 def test_a_missing_picture_and_a_folder_of_diffusers_are_refused_first(models, tmp_path):
     folder = models[1]
-    with pytest.raises(Refusal, match="--image is missing"):
+    with pytest.raises(Refusal, match="videos from pictures: give it one"):
         sample(["--model", str(folder), "--output", str(tmp_path / "out.mp4")])
     with pytest.raises(Refusal, match="convert it first"):
         sample(["--model", str(folder.parent / "diffusers"), "--image", "a.png"])

@@ -64,7 +64,7 @@ class Request(Settings):
     prompt: str = ""
     """What should happen."""
     image: tuple[str, ...] = ()
-    """Pictures that the videos begin with."""
+    """Pictures that the videos begin with; for interpolation the first and the last of each."""
     image_fit: Literal["crop", "stretch"] = "crop"
     """What becomes of a picture of another shape than the video; the original code of Stable Video
     Diffusion stretches it."""
@@ -90,10 +90,10 @@ def main(args: Sequence[str]) -> int:
         raise Refusal("--prompt: this model was trained without captions")
     settings = _settings(request)
     task = tuned(config.task, settings)
-    if isinstance(task, StableVideo) and not request.image:
-        raise Refusal("--image is missing: this model makes videos from pictures")
-    pictures = _pictures(request, task)
-    paths = _paths(request)
+    pictures, count = _pictures(request, task)
+    paths = _paths(request, count)
+    captions = [request.prompt] * count
+    task.request(config.model, captions, pictures)  # refuses before anything is loaded
     mesh = request.mesh.build()
     dtype = request.dtype or default_dtype()
     batch_size = min(len(paths), DRAW_BATCH)
@@ -116,7 +116,6 @@ def main(args: Sequence[str]) -> int:
         )
         bar.reset(total=pipeline.evaluations(len(paths)))
         bar.set_description("compiling")
-        captions = [request.prompt] * len(paths)
         videos = pipeline(pictures, captions, seed=request.seed)
     for path, frames in zip(paths, videos, strict=True):
         video.write(path, np.round(frames * 255).astype(np.uint8), task.video.fps)
@@ -148,8 +147,6 @@ def _check(request: Request) -> None:
         raise Refusal(f"--seed must lie in [0, 2^32), got {request.seed}")
     if not Path(request.output).name:
         raise Refusal(f"--output {request.output}: name a file or a new folder")
-    for path in _paths(request):
-        video.check_target(path)
 
 
 def _settings(request: Request) -> dict[str, Any]:
@@ -160,12 +157,19 @@ def _settings(request: Request) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _pictures(request: Request, task: Task) -> list[UInt8[np.ndarray, "_ _ 3"]] | None:
-    """Each picture as often as videos are made of it; says where its shape is changed."""
+def _pictures(request: Request, task: Task) -> tuple[list[UInt8[np.ndarray, "_ _ 3"]] | None, int]:
+    """Those of each video, as often as it is made, and the number of videos.
+
+    Says where a picture's shape is changed.
+    """
     if not request.image:
-        return None
-    if not task.takes_picture:
+        return None, request.num_videos
+    if not task.pictures:
         raise Refusal("--image: this model makes videos from captions only")
+    if len(request.image) % task.pictures:
+        raise Refusal(
+            f"--image: each video needs {task.pictures} pictures, got {len(request.image)}"
+        )
     wanted = task.video.width / task.video.height
     pictures = []
     for path in request.image:
@@ -176,16 +180,19 @@ def _pictures(request: Request, task: Task) -> list[UInt8[np.ndarray, "_ _ 3"]] 
         if picture.size < 0.98 * height * width * 3:
             h, w, _ = picture.shape
             print(f"{path}: {width}x{height} cropped to {w}x{h}, the shape of the video")
-        pictures += [picture] * request.num_videos
-    return pictures
+        pictures.append(picture)
+    of_each = [pictures[i : i + task.pictures] for i in range(0, len(pictures), task.pictures)]
+    made = [picture for one in of_each for picture in one * request.num_videos]
+    return made, len(of_each) * request.num_videos
 
 
-def _paths(request: Request) -> list[Path]:
+def _paths(request: Request, count: int) -> list[Path]:
+    """The files to write; refuses those that cannot be."""
     path = Path(request.output)
-    count = max(1, len(request.image)) * request.num_videos
-    if count == 1:
-        return [path]
-    return [path.with_stem(f"{path.stem}_{i}") for i in range(count)]
+    paths = [path] if count == 1 else [path.with_stem(f"{path.stem}_{i}") for i in range(count)]
+    for each in paths:
+        video.check_target(each)
+    return paths
 
 
 if __name__ == "__main__":

@@ -74,11 +74,14 @@ class Pipeline:
     ) -> Float[np.ndarray, "n t h w 3"]:
         """A video in 0..1 for each picture (uint8, any size), each caption, or each pair of them.
 
+        A task that reads two pictures a video takes them one after the other.
         given: arrays with one entry for each video, in place of what `seed` would draw. Stable
         Video Diffusion takes "latents" (unit noise, "n t h/8 w/8 4") and "image_noise" (unit noise
         that is added to the picture, "n h w 3").
         """
-        count = len(pictures if pictures is not None else captions or ())
+        count = len(captions or ())
+        if pictures is not None:
+            count = len(pictures) // max(1, self.task.pictures)
         if count == 0 or (captions is not None and len(captions) != count):
             raise Refusal("give one or more pictures, captions, or a caption for each picture")
         words = [""] * count if captions is None else captions

@@ -144,8 +144,8 @@ class Autoencoding:
                 raise Refusal(f"{name} must not be below 0, got {getattr(self, name)}")
 
     @property
-    def takes_picture(self) -> bool:
-        return True
+    def pictures(self) -> int:
+        return 1
 
     def check(self, model: ModelConfig) -> None:
         if model.vae is None or model.network is not None:

@@ -53,8 +53,8 @@ class ImageToVideo:
         denoising.check_chances(caption_drop=self.caption_drop, picture_drop=self.picture_drop)
 
     @property
-    def takes_picture(self) -> bool:
-        return True
+    def pictures(self) -> int:
+        return 1
 
     def check(self, model: ModelConfig) -> None:
         denoising.check_network(

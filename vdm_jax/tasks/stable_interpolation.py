@@ -66,8 +66,8 @@ class StableInterpolation:
             raise Refusal(f"between {self.video.num_frames} frames there is none; 3 are the least")
 
     @property
-    def takes_picture(self) -> bool:
-        return True
+    def pictures(self) -> int:
+        return 2
 
     def check(self, model: ModelConfig) -> None:
         beside = 0 if model.vae is None else model.vae.latent_channels + 1

@@ -69,8 +69,8 @@ class StableText:
         )
 
     @property
-    def takes_picture(self) -> bool:
-        return False
+    def pictures(self) -> int:
+        return 0
 
     def check(self, model: ModelConfig) -> None:
         latent.check_model("Stable text", model, self.video, beside=0, numbers=(None, TOLD))

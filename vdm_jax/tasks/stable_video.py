@@ -93,8 +93,8 @@ class StableVideo:
         )
 
     @property
-    def takes_picture(self) -> bool:
-        return True
+    def pictures(self) -> int:
+        return 1
 
     def check(self, model: ModelConfig) -> None:
         beside = 0 if model.vae is None else model.vae.latent_channels

@@ -127,8 +127,8 @@ class Task(Protocol):
     def video(self) -> VideoShape: ...
 
     @property
-    def takes_picture(self) -> bool:
-        """Whether `request` reads pictures."""
+    def pictures(self) -> int:
+        """How many pictures `request` reads for each video, at most."""
         ...
 
     def check(self, model: ModelConfig) -> None:
@@ -147,7 +147,7 @@ class Task(Protocol):
     ) -> Arrays:
         """The same arrays, as far as `generate` reads them; refuses what the task cannot do.
 
-        A picture for each caption, of any size.
+        `pictures` for each caption, one after the other, of any size.
         """
         ...
 

@@ -38,8 +38,8 @@ class TextToVideo:
         denoising.check_chances(caption_drop=self.caption_drop)
 
     @property
-    def takes_picture(self) -> bool:
-        return False
+    def pictures(self) -> int:
+        return 0
 
     def check(self, model: ModelConfig) -> None:
         denoising.check_network("text-to-video", model.network, self.video, concat=None, vec=None)

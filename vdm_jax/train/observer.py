@@ -38,7 +38,7 @@ METRICS = "metrics.jsonl"
 LOG = "log.txt"
 PROFILE = "profile"
 FINISHED = "finished"
-FIRST_FRAME = Path("samples", "first_frame.png")
+ENDS = Path("samples", "first_frame.png"), Path("samples", "last_frame.png")
 PACKAGES = ("vdm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -218,7 +218,7 @@ class Observer:
             self._metrics.sync()
 
     def _publish(self, step: int) -> None:
-        self._previews.write_first(self._workdir / FIRST_FRAME)
+        self._previews.write_ends(*(self._workdir / end for end in ENDS))
         records = log.read(self._workdir / METRICS)
         name = self._workdir.resolve().name
         grids = sorted((self._workdir / "samples").glob("step_*.webp"))
@@ -263,9 +263,10 @@ class Observer:
         return facts
 
     def _commands(self) -> dict[str, str]:
-        path, caption = self._workdir / FIRST_FRAME, self._previews.first_caption
+        task, caption = self._config.task, self._previews.first_caption
         run = shlex.quote(str(self._workdir))
-        picture = f" --image {shlex.quote(str(path))}" if self._config.task.takes_picture else ""
+        paths = [shlex.quote(str(self._workdir / end)) for end in ENDS[: task.pictures]]
+        picture = f" --image {' '.join(paths)}" if paths else ""
         prompt = f" --prompt {shlex.quote(caption)}" if self._config.model.text else ""
         sample = f"python -m vdm_jax.sample --model {run}{picture}{prompt} --output out.mp4"
         more = f"--workdir {run} --steps {2 * self._config.steps}"

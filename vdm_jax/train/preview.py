@@ -44,9 +44,10 @@ class Previews:
     def first_caption(self) -> str:
         return self._samples["caption"][0]
 
-    def write_first(self, path: Path) -> None:
-        """A held-out first frame as a picture to try `sample` with."""
-        Image.fromarray(self._samples["video"][0, 0]).save(path)
+    def write_ends(self, first: Path, last: Path) -> None:
+        """Of a held-out video, the frames that the task is given: pictures to try `sample` with."""
+        for path, frame in ((first, 0), (last, -1))[: self._config.task.pictures]:
+            Image.fromarray(self._samples["video"][0, frame]).save(path)
 
     def judge(self, params: nnx.State) -> Verdict | None:
         if self._config.judge is None:
