@@ -49,7 +49,9 @@ CPU_NETWORK = replace(
     NETWORK, widths=(64, 128), attention_levels=(0, 1), heads=(2, 4), blocks=1, context_width=64,
     vec_width=32, dtype="float32",
 )  # fmt: skip
-CPU_VAE = VAEConfig(widths=(32, 64, 64), blocks=1, decoder=TemporalDecoderConfig(1))
+CPU_VAE = VAEConfig(
+    widths=(32, 64, 64), blocks=1, decoder=TemporalDecoderConfig(1), scaling_factor=0.3688
+)
 MODEL = ModelConfig(
     network=NETWORK,
     vae=VAEConfig(widths=(32, 64, 128, 128), decoder=TemporalDecoderConfig()),

@@ -125,6 +125,11 @@ def _initialized(place: tuple[str, int, int] | None) -> None:
         else:
             jax.distributed.initialize(*place, cluster_detection_method="deactivate")
     except (ValueError, RuntimeError) as error:
+        if place is None and "coordinator_address" in str(error):
+            raise Refusal(
+                "--processes auto: nothing here says that several processes were launched together "
+                "(SLURM, MPI, Kubernetes, a TPU pod); number them yourself, see --help"
+            ) from error
         what = " ".join(str(error).split())
         kind = Refusal if isinstance(error, ValueError) else Unavailable
         raise kind(

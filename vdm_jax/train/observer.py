@@ -173,7 +173,7 @@ class Observer:
         with pulse().resting(), self.meter.pausing(), self._progress.busy("drawing previews"):
             params = self._join(state.ema, frozen)
             loss = interruptible(lambda: self._held_out.loss(params), self._stop)
-            mean = self._held_out.mean_predictor_loss(params)
+            mean = interruptible(lambda: self._held_out.mean_predictor_loss(params), self._stop)
             videos = interruptible(lambda: self._previews.draw(params), self._stop)
             self._record(step, {"held_out_loss": loss, "mean_predictor_loss": mean})
             if self._chief:

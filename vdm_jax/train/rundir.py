@@ -44,10 +44,14 @@ def weights(
     """The state to train from, and the frozen weights, which the run keeps from its first step."""
     kept = workdir / FROZEN
     if restored is not None:
-        frozen = built.frozen
-        return restored, checkpoint.load_weights(kept, frozen) if jax.tree.leaves(
-            frozen
-        ) else frozen
+        if not jax.tree.leaves(built.frozen):
+            return restored, built.frozen
+        if not kept.is_dir():
+            raise Refusal(
+                f"{kept} is missing: the weights that this run reads and does not train; bring it "
+                "back, or begin another run"
+            )
+        return restored, checkpoint.load_weights(kept, built.frozen)
     state, frozen = built.init()
     if jax.tree.leaves(frozen):
         if jax.process_index() == 0:
