@@ -8,8 +8,10 @@ import pytest
 from flax import nnx
 
 from vdm_jax.core import config as configs
+from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.nn.remat import KEEP_ALL
 from vdm_jax.tasks.task import abstract
+from vdm_jax.train import begin
 from vdm_jax.train.ahead import blank
 from vdm_jax.train.config import TrainConfig
 
@@ -56,6 +58,20 @@ def test_the_loss_is_a_number(path):
     loss, scalars = shaped(config)
     assert loss.shape == () and loss.dtype == "float32"
     assert all(scalar.shape == () for scalar in scalars.values())
+
+
+@pytest.mark.parametrize("path", ["configs/finetune_svd.py", "configs/svd_camera_lora.py"])
+def test_beside_a_lora_that_begins_from_nothing_no_layer_is_silent(path):
+    """Else it would have no gradient: a network that is trained whole ends in zeros at first."""
+    config = configs.load(f"{path}:smoke")
+    _, frozen = begin.build(config, MeshConfig().build()).init()
+    kernels = [
+        (name, leaf.get_value())
+        for name, leaf in nnx.to_flat_state(frozen)
+        if name[-1] == "kernel" and name[0] == "network"
+    ]
+    assert len(kernels) > 50
+    assert not [name for name, kernel in kernels if not kernel.any()]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from vdm_jax.adapters.trainable import Selected, dotted
 from vdm_jax.core.mesh import unplaced
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.nn.init import normal
+from vdm_jax.nn.init import lecun_normal, normal
 
 ATTENTION = ("network.*.attn?.to_*.kernel",)
 """Every projection of every attention, in space and in time: what the field's trainers adapt."""
@@ -117,3 +117,20 @@ def sides(path: tuple, shape: tuple[int, ...]) -> Sides:
         )
     inward = len(shape) - 1 if path[-2] in INWARD else 1
     return Sides(inward, math.prod(shape[:inward]), math.prod(shape[inward:]))
+
+
+def awake(model: nnx.Module) -> nnx.Module:
+    """A fresh model whose kernels of zeros are drawn like the others, in place.
+
+    A LoRA is for a model that was trained. Beside a last layer of zeros, with which one begins that
+    is to be trained whole, it would have no gradient.
+    """
+    drawn = []
+    for index, (path, leaf) in enumerate(nnx.to_flat_state(nnx.state(model, nnx.Param))):
+        value = leaf.get_value()
+        if path[-1] == "kernel" and not value.any():
+            key = jax.random.fold_in(jax.random.key(0), index)
+            leaf = leaf.replace(lecun_normal(key, value.shape, value.dtype))
+        drawn.append((path, leaf))
+    nnx.update(model, nnx.from_flat_state(drawn))
+    return model

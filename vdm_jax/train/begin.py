@@ -9,6 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vdm_jax.adapters import inflate, temporal_decoder
+from vdm_jax.adapters.lora import LoRA, awake
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.models.vae import VAEConfig
@@ -101,6 +102,8 @@ def _shapes(params: nnx.State) -> dict[tuple, tuple[int, ...]]:
 
 def _whole(config: TrainConfig) -> Initial:
     if config.init_from is None:
+        if isinstance(config.trainable, LoRA):
+            return states.fresh(lambda: awake(config.build_model()))
         return states.fresh(config.build_model)
     directory = Path(config.init_from)
     source = load.describe(directory)
