@@ -1,4 +1,4 @@
-"""The smallest TPU slices on which each recipe fits, as a table: README.md's "What fits where".
+"""The smallest TPU slices on which each recipe fits, as a table in Markdown.
 
     python tests/bench/slices.py [--results DIRECTORY] [RECIPE ...]
 

@@ -1,6 +1,7 @@
 """The tables of names against the published lists of names, and against our own parameters."""
 
 import json
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
@@ -59,14 +60,20 @@ def manifest(name):
     )
 
 
-@pytest.fixture(scope="module")
-def single():
-    """Types are not checked while the full-size model is built: that takes a minute."""
+@contextmanager
+def types_unchecked():
+    """Around building a full-size model: checking its types takes a minute."""
     jaxtyping.config.update("jaxtyping_disable", True)  # noqa: FBT003
     try:
-        return plan.plan(original.single(manifest("svd_original.json"), None, 25))
+        yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)  # noqa: FBT003
+
+
+@pytest.fixture(scope="module")
+def single():
+    with types_unchecked():
+        return plan.plan(original.single(manifest("svd_original.json"), None, 25))
 
 
 @pytest.fixture(scope="module")
@@ -191,11 +198,8 @@ def test_stable_diffusion_is_paired_whole():
         )
         for part, module in modules.items()
     }
-    jaxtyping.config.update("jaxtyping_disable", True)  # noqa: FBT003
-    try:
+    with types_unchecked():
         found = plan.plan(original.folder(STABLE_DIFFUSION, told, parts, {}))
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)  # noqa: FBT003
     for part, count in PICTURES.items():
         moved = [prod(m.shape) for m in found.moves if m.theirs.startswith(f"{part}.")]
         assert sum(moved) == count, part
