@@ -5,6 +5,9 @@ XLA compiles without optimisation, which halves the time of the suite: the progr
 
 import gc
 import os
+import socket
+import subprocess
+import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 FLAGS = (
@@ -26,3 +29,50 @@ gc.set_threshold(100_000, 50, 50)  # tracing makes many objects, nearly none of 
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
+
+
+SAYS_INTO = """
+import sys
+sys.stdout = open(sys.argv.pop(1), "w")
+"""
+
+
+@pytest.fixture
+def two_processes(tmp_path_factory):
+    """Runs a program as two processes of two devices: the lines that each printed.
+
+    The program gets the arguments, then "host:port" of process 0 and the number of the process.
+    """
+
+    def run(program: str, *arguments: str) -> list[list[str]]:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            coordinator = f"127.0.0.1:{listener.getsockname()[1]}"
+        said = [tmp_path_factory.mktemp("said") / str(index) for index in range(2)]
+        children = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    SAYS_INTO + program,
+                    path,
+                    *arguments,
+                    coordinator,
+                    path.name,
+                ],
+                env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+                stdout=subprocess.DEVNULL,  # gloo prints there, between the letters of others
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for path in said
+        ]
+        try:
+            errors = [child.communicate(timeout=120)[1] for child in children]
+        finally:
+            for child in children:
+                child.kill()
+        assert [child.returncode for child in children] == [0, 0], errors
+        return [path.read_text().splitlines() for path in said]
+
+    return run

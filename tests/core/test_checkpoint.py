@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -429,9 +428,9 @@ def test_a_run_gives_the_averaged_weights_of_its_newest_intact_step(tmp_path):
 
 PROCESS = """
 import sys
+from vdm_jax.core import processes
+processes.join("2", sys.argv[3], sys.argv[2])
 import jax
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(f"127.0.0.1:{sys.argv[2]}", 2, int(sys.argv[3]))
 import jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from vdm_jax.core.checkpoint import Checkpoints
@@ -440,6 +439,8 @@ mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
 rows = NamedSharding(mesh, PartitionSpec("x"))
 make = lambda n: {"w": jax.make_array_from_callback(
     (8, 4), rows, lambda i: np.arange(32, dtype=np.float32).reshape(8, 4)[i] * n)}
+"""
+SAVES = """
 with Checkpoints(sys.argv[1]) as checkpoints:
     assert checkpoints.restore(make(0)) is None
     for n in (1, 2, 3):
@@ -449,31 +450,45 @@ with Checkpoints(sys.argv[1]) as checkpoints:
         found.state["w"].addressable_shards, make(3)["w"].addressable_shards)]
     print(found.step, found.meta["n"], all(same), checkpoints.steps())
 """
+ONE_CANNOT = """
+import orbax.checkpoint as ocp
+from vdm_jax.core.refusal import Unavailable
+
+save = ocp.AsyncCheckpointer.save
+
+def full_at_step_2(self, target, **kwargs):
+    save(self, target, **kwargs)
+    if target.name == "2" and jax.process_index() == 1:
+        raise OSError(28, "No space left on device")
+
+ocp.AsyncCheckpointer.save = full_at_step_2
+with Checkpoints(sys.argv[1]) as checkpoints:
+    checkpoints.save(1, make(1), {})
+    try:
+        checkpoints.save(2, make(2), {})
+    except Unavailable as error:
+        print(str(error).partition(sys.argv[1])[2] or str(error))
+    checkpoints.save(3, make(3), {})
+    print(checkpoints.restore(make(0)).step, checkpoints.steps())
+"""
 
 
-def test_two_processes_save_one_checkpoint(tmp_path, unused_port):
-    flags = "--xla_force_host_platform_device_count=2"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(tmp_path), str(unused_port), str(i)],
-            env={**os.environ, "XLA_FLAGS": flags},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    for process in processes:
-        out, err = process.communicate(timeout=60)
-        assert out.endswith("\n3 3 True [1, 2, 3]\n"), err  # after what gloo prints
+def test_two_processes_save_one_checkpoint(tmp_path, two_processes):
+    for told in two_processes(PROCESS + SAVES, str(tmp_path)):
+        assert told == ["3 3 True [1, 2, 3]"]
     with Checkpoints(tmp_path) as checkpoints:  # one process, one device
         found = checkpoints.restore({"w": jax.ShapeDtypeStruct((8, 4), jnp.float32)})
     assert np.array_equal(found.state["w"], np.arange(32).reshape(8, 4) * 3)
     assert json.loads((tmp_path / "3" / manifest.NAME).read_text())["content"]["meta"] == {"n": 3}
 
 
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def test_a_save_that_one_process_cannot_begin_fails_in_both(tmp_path, two_processes):
+    first, second = two_processes(PROCESS + ONE_CANNOT, str(tmp_path))
+    assert first == [
+        "step 2 could not be saved in another process, which says why",
+        "3 [1, 3]",
+    ]
+    assert second == [
+        ": No space left on device; what was saved before is intact",
+        "3 [1, 3]",
+    ]

@@ -1,10 +1,5 @@
 """Who is one of several processes, told by options or by what launched it; what is refused."""
 
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 
 from vdm_jax.core import processes
@@ -61,7 +56,7 @@ PROCESS = """
 import sys
 from vdm_jax.core import processes
 from vdm_jax.core.refusal import Refusal
-processes.join("2", sys.argv[1], sys.argv[2])
+processes.join("2", sys.argv[2], sys.argv[1])
 import jax
 print(jax.process_index(), jax.device_count(), processes.any_process(flag=jax.process_index() == 1))
 with processes.together("first"):
@@ -75,24 +70,7 @@ except Refusal as refusal:
 """
 
 
-def test_two_processes_meet_and_where_one_fails_both_do():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{listener.getsockname()[1]}"
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(index), coordinator],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    told = [child.communicate(timeout=120) for child in children]
-    first, second = (
-        [line for line in out.splitlines() if not line.startswith("[Gloo]")] for out, _ in told
-    )
-    assert first == ["0 4 True", "the disk of process 0"], told
-    assert second == ["1 4 True", "the second in another process, which says why"], told
+def test_two_processes_meet_and_where_one_fails_both_do(two_processes):
+    first, second = two_processes(PROCESS)
+    assert first == ["0 4 True", "the disk of process 0"]
+    assert second == ["1 4 True", "the second in another process, which says why"]
