@@ -204,7 +204,7 @@ def _from_ours(request: Request) -> None:
     config = load.describe(source)
     if request.to == "lora":
         layers = lora.write(source, config, output)
-        print(f"{output}: {layers} layers, {os.path.getsize(output) / 1e6:.1f} MB")
+        print(f"{output}: {layers} layers, {os.path.getsize(output) / 1e6:.3g} MB")
         return
     weights = joined.opened(source, config)
     if request.lora:
