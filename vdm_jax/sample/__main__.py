@@ -147,6 +147,8 @@ def _check(request: Request) -> None:
         raise Refusal(f"--seed must lie in [0, 2^32), got {request.seed}")
     if not Path(request.output).name:
         raise Refusal(f"--output {request.output}: name a file or a new folder")
+    if Path(request.output).suffix:  # a folder of pictures may get a number yet
+        video.check_target(Path(request.output))
 
 
 def _settings(request: Request) -> dict[str, Any]:
