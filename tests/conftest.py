@@ -26,6 +26,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.set_threshold(100_000, 50, 50)  # tracing makes many objects, nearly none of them garbage
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """What a module compiled does not outlive it: a worker of the whole suite would take 12 GB."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+
+
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
