@@ -80,6 +80,7 @@ def two_processes(tmp_path_factory):
         finally:
             for child in children:
                 child.kill()
+                child.communicate()
         assert [child.returncode for child in children] == [0, 0], errors
         return [path.read_text().splitlines() for path in said]
 

@@ -66,7 +66,7 @@ class Checkpoints:
                 self._lock = folders.locked(self.directory)
                 folders.removed(self._saving, self._deleting)
         storage.hush()
-        self._orbax = _writer()
+        self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
 
     def save(self, step: int, state: PyTree, meta: Mapping[str, Any]) -> None:
         """Start saving; returns as soon as the arrays of `state` may be donated or overwritten.
@@ -83,14 +83,12 @@ class Checkpoints:
         self.check_room(state)
         body = {"step": step, "meta": dict(meta), "arrays": kinds(state)}
         target = self._saving / str(step)
-        failed = f"step {step} could not be saved"
-        try:
-            with storage.one_line(f"{failed} in {self.directory}"), together(failed):
+        with storage.one_line(f"step {step} could not be saved in {self.directory}"):
+            try:
                 self._orbax.save(target, args=ocp.args.PyTreeSave(nested(named(state))), force=True)
-        except BaseException:
-            self._orbax = _writer()  # the old one may wait minutes for a process that gave up
-            self._discard()
-            raise
+            except BaseException:
+                self._discard()
+                raise
         self._in_flight = step
         self._thread = threading.Thread(target=self._commit, args=(step, body), name="commit")
         self._thread.start()
@@ -228,10 +226,6 @@ class Checkpoints:
             self._deleting.mkdir(exist_ok=True)
             (self.directory / str(step)).rename(self._deleting / str(step))
         shutil.rmtree(self._deleting, ignore_errors=True)
-
-
-def _writer() -> ocp.AsyncCheckpointer:
-    return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
 
 
 # ---- Model directories ---------------------------------------------------------------------------
