@@ -2,10 +2,13 @@
 
 import os
 import signal
+import sys
 import time
+from collections import Counter
+from pathlib import Path
 
 from faults.child import PHASES
-from faults.lives import Run, difference, is_saving, kill, seeded, wait_until
+from faults.lives import HERE, Run, difference, is_saving, kill, seeded, wait_until
 from faults.row import Row
 
 KILLS_A_RUN = 10
@@ -44,8 +47,50 @@ def killed_life(run, rng):
     with run.start() as processes:
         wait_until(lambda: run.newest >= goal, processes)
         time.sleep(pause)
-        took = kill(processes, victims)
+        took = kill(processes, victims, run.grace)
     return took
+
+
+class Bare(Run):
+    """The lives of `bare.py`: faults and options are not for it."""
+
+    grace = 5
+
+    def command(self, place=()):
+        where = (self.workdir / "checkpoints", self.steps, self.digest)
+        return [sys.executable, str(HERE / "bare.py"), *map(str, where), *place]
+
+    @property
+    def digest(self):
+        return self.workdir.with_suffix(".digest")
+
+    def digests(self):
+        files = [Path(f"{self.digest}.{index}") for index in range(self.processes)]
+        return [file.read_text() if file.exists() else None for file in files]
+
+
+def bare_kills(folder, cache, count, processes, seed):
+    """What the same kills make of a program that saves by Orbax alone, in words."""
+    outcomes = Counter()
+    for number in range(0, count, KILLS_A_RUN):
+        kills = min(KILLS_A_RUN, count - number)
+        what = {"steps": 2 * kills + 2, "processes": processes}
+        whole = Bare(folder / f"bare-clean{processes}-{number}", cache, **what)
+        run = Bare(folder / f"bare-killed{processes}-{number}", cache, **what)
+        assert whole.finish() == [0] * processes, whole.said()[-2000:]
+        outcomes[bare_outcome(run, whole, kills, seeded(seed, processes, number))] += kills
+    return ", ".join(f"{n} {what}" for what, n in outcomes.most_common())
+
+
+def bare_outcome(run, whole, kills, rng):
+    try:
+        for _ in range(kills):
+            killed_life(run, rng)
+    except AssertionError as error:
+        return f"in runs that {error}"
+    if any(run.finish()):
+        return "in runs that did not finish"
+    return "bitwise" if run.digests() == whole.digests() else "in runs that ended otherwise"
 
 
 def phases(folder, cache, names=tuple(PHASES)):

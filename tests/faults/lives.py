@@ -21,7 +21,6 @@ from vdm_jax.train import log
 HERE = Path(__file__).parent
 CONFIG = HERE.parent / "train" / "tiny.py"
 PATIENCE = 600  # seconds; a life that does nothing for so long has hung
-GRACE = 60  # seconds in which those die that another one's death leaves behind
 FLAGS = (
     "--xla_backend_optimization_level=0 "  # the same program, sooner compiled
     "--xla_cpu_collective_call_terminate_timeout_seconds=600"
@@ -57,6 +56,8 @@ class Run:
 
     faults: as `child.py` takes them; None: the command itself. supervised: by the command's own.
     """
+
+    grace = 60  # seconds in which those die that another one's death leaves behind
 
     def __init__(self, workdir, cache, *, steps=40, processes=1, options=(), faults=None):
         self.workdir, self.cache, self.steps = Path(workdir), cache, steps
@@ -143,14 +144,14 @@ def wait_until(reached, processes, patience=PATIENCE):
         time.sleep(0.005)
 
 
-def kill(processes, victims, rng=None):
-    """SIGKILL some; returns seconds until all others were dead too (at most GRACE)."""
+def kill(processes, victims, grace):
+    """SIGKILL some; returns seconds until all others were dead too (at most `grace`)."""
     for index in victims:
         processes[index].send_signal(signal.SIGKILL)
     begin = time.monotonic()
     for process in processes:
         try:
-            process.wait(max(0.0, begin + GRACE - time.monotonic()))
+            process.wait(max(0.0, begin + grace - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

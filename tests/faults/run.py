@@ -29,8 +29,7 @@ def kinds(folder, cache, count, seed):
             damage.bits(each("bits"), share(100), seed),
         ],
         "kills": lambda: [
-            kills.random_kills(each("kills"), cache, share(50), processes, seed)
-            for processes in (1, 2)
+            random_kills(each("kills"), cache, share(50), processes, seed) for processes in (1, 2)
         ],
         "phases": lambda: [kills.phases(each("phases"), cache)],
         "sigterm": lambda: [
@@ -49,6 +48,13 @@ def kinds(folder, cache, count, seed):
         "disk": lambda: [disk.troubled(each("disk"), cache, share(10), seed)],
         "identity": lambda: [identity.refusals(each("identity"), cache)],
     }
+
+
+def random_kills(*args):
+    """A row: of ours, and beside it of bare Orbax."""
+    row = kills.random_kills(*args)
+    row.beside = kills.bare_kills(*args)
+    return row
 
 
 def made(folder):
