@@ -1,9 +1,8 @@
 """What a run leaves for people: loss.png and report.html, one file that needs nothing else.
 
-Works on plain values and knows no model; everything shown is escaped, nothing is fetched.
+Works on plain values and knows no model.
 """
 
-import base64
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,16 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int
 
+from vdm_jax.core import page
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.train.log import Record
 
-MEDIA = {
-    ".webp": "image/webp",
-    ".png": "image/png",
-    ".gif": "image/gif",
-    ".jpg": "image/jpeg",
-    ".mp4": "video/mp4",
-}
 EARLIER = 6  # sample grids shown besides the last one, spread over the run
 
 
@@ -121,28 +114,29 @@ class Report:
 
     def html(self) -> str:
         parts = [
-            f"<h1>{escape(self.name)}</h1>",
-            _facts(self.facts),
-            _section("Scores", f"<pre>{escape(self.scores)}</pre>" if self.scores else ""),
+            page.heading(self.name),
+            page.facts(self.facts),
+            page.section("Scores", page.verbatim(self.scores)),
             _samples(self.samples, self.credit),
-            _section("Loss", self._losses()),
-            _section("What happened", _events(self.events)),
-            _section("Commands", "".join(map(_command, self.commands.items()))),
-            _section("Configuration", _folded("All settings", _table(flatten(self.config)))),
-            _section("Environment", _table(self.versions.items())),
+            page.section("Loss", self._losses()),
+            page.section("What happened", page.verbatim("\n".join(self.events), "events")),
+            page.section("Commands", "".join(map(_command, self.commands.items()))),
+            page.section(
+                "Configuration", page.folded("All settings", page.table(flatten(self.config)))
+            ),
+            page.section("Environment", page.table(self.versions.items())),
         ]
-        body = "\n".join(part for part in parts if part)
-        return _PAGE.format(title=escape(self.name), style=_STYLE, body=body)
+        return page.page(self.name, parts)
 
     def write(self, path: str | os.PathLike) -> None:
         """Write it whole or not at all."""
-        _replace(Path(path), self.html().encode())
+        page.replace(Path(path), self.html().encode())
 
     def _losses(self) -> str:
         if not len(curve(self.records, "loss").step):
             return ""
         light, dark = (
-            _data(loss_picture(self.records, "", palette), ".png") for palette in (LIGHT, DARK)
+            page.data(loss_picture(self.records, "", palette), ".png") for palette in (LIGHT, DARK)
         )
         return (
             f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
@@ -152,7 +146,7 @@ class Report:
 
 def write_loss_picture(path: str | os.PathLike, records: Sequence[Record], title: str) -> None:
     """loss.png of a run directory."""
-    _replace(Path(path), loss_picture(records, title))
+    page.replace(Path(path), loss_picture(records, title))
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -173,44 +167,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + name, "none" if value is None else str(value)
 
 
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as fault:
-        raise Refusal(f"cannot write {path}: {fault.strerror}") from fault
-
-
-def _data(content: bytes, suffix: str) -> str:
-    return f"data:{MEDIA[suffix]};base64,{base64.b64encode(content).decode()}"
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>\n{content}</section>" if content else ""
-
-
-def _folded(title: str, content: str) -> str:
-    return f"<details><summary>{title}</summary>{content}</details>" if content else ""
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
-    return f"<dl>{rows}</dl>" if rows else ""
-
-
 def _command(command: tuple[str, str]) -> str:
     purpose, line = command
-    return f"<p>{escape(purpose)}</p><pre class=command>{escape(line)}</pre>"
-
-
-def _events(lines: Sequence[str]) -> str:
-    return f"<pre class=events>{escape(chr(10).join(lines))}</pre>" if lines else ""
-
-
-def _table(rows: Any) -> str:
-    cells = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows)
-    return f"<table>{cells}</table>" if cells else ""
+    return f"<p>{escape(purpose)}</p>{page.verbatim(line, 'command')}"
 
 
 def _samples(samples: Mapping[int, Path], credit: str) -> str:
@@ -221,60 +180,14 @@ def _samples(samples: Mapping[int, Path], credit: str) -> str:
     figures = [_figure(earlier[i], samples[earlier[i]]) for i in spread]
     content = _figure(last, samples[last])
     if figures:
-        content += _folded("Earlier samples", "".join(figures))
+        content += page.folded("Earlier samples", "".join(figures))
     if credit:
         content += f"<p class=credit>{escape(credit)}</p>"
-    return _section("Samples", content)
+    return page.section("Samples", content)
 
 
 def _figure(step: int, path: Path) -> str:
     suffix = path.suffix.lower()
-    if suffix not in MEDIA:
-        raise Refusal(f"{path}: a report shows {', '.join(MEDIA)}")
-    source = _data(path.read_bytes(), suffix)
-    show = f'<img src="{source}" alt="samples of step {step}">'
-    if suffix == ".mp4":
-        show = f'<video src="{source}" autoplay loop muted playsinline></video>'
-    return f"<figure>{show}<figcaption>step {step}</figcaption></figure>"
-
-
-_STYLE = """
-:root { color-scheme: light dark; --ground: #fafafa; --card: #fff; --ink: #18181b;
-        --soft: #63636b; --line: #e4e4e7; }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #0f0f11; --card: #18181b; --ink: #ececf0; --soft: #a1a1aa; --line: #303036; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 60rem; padding: 2.5rem 1.25rem 4rem; background: var(--ground);
-       color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.05rem; margin: 0 0 .75rem; }
-section { margin-top: 1.25rem; padding: 1.1rem 1.25rem; background: var(--card);
-          border: 1px solid var(--line); border-radius: 10px; }
-dl { display: flex; flex-wrap: wrap; gap: .5rem 2.25rem; margin: 0; }
-dt, figcaption, .credit { color: var(--soft); font-size: .85rem; }
-dd { margin: 0; font-size: 1.15rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-pre { margin: .25rem 0 .75rem; padding: .75rem .9rem; overflow-x: auto; border-radius: 7px;
-      background: var(--ground); border: 1px solid var(--line);
-      font: 13px/1.5 ui-monospace, monospace; }
-.events { max-height: 24rem; overflow-y: auto; }
-.command { white-space: pre-wrap; overflow-wrap: anywhere; }
-p { margin: .5rem 0; }
-img, video { display: block; max-width: 100%; height: auto; border-radius: 7px; }
-figure { margin: 0 0 1rem; }
-summary { cursor: pointer; margin-bottom: .75rem; }
-table { width: 100%; border-collapse: collapse; font-size: .9rem; }
-th, td { padding: .3rem .75rem .3rem 0; border-top: 1px solid var(--line); text-align: left;
-         vertical-align: top; overflow-wrap: anywhere; }
-th { font-weight: 400; color: var(--soft); width: 40%; }
-tr:first-child > * { border-top: 0; }
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body>
-{body}
-</body>
-</html>
-"""
+    if suffix not in page.MEDIA:
+        raise Refusal(f"{path}: a report shows {', '.join(page.MEDIA)}")
+    return page.figure(path.read_bytes(), suffix, f"samples of step {step}")

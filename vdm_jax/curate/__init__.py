@@ -1,0 +1,1 @@
+"""From raw video to training clips: `python -m vdm_jax.curate`."""

@@ -1,0 +1,75 @@
+"""What a curation does: its stages, its rules, and what it writes."""
+
+from dataclasses import dataclass, fields
+
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.curate.likeness import Likeness
+from vdm_jax.curate.motion import Motion
+from vdm_jax.curate.quality import Quality
+from vdm_jax.curate.rules import Rule
+from vdm_jax.curate.shots import Shots
+from vdm_jax.curate.stage import Stage, StageConfig
+from vdm_jax.data.shard import Provenance
+
+OWN = Provenance(
+    title="curated videos", source="files of the user", licence="as of the files", credit=""
+)
+RULES = (
+    Rule("static", "motion >= percentile(motion, 25)"),
+    Rule("standing", "standing < 0.5"),
+    Rule("dark", "brightness > 3"),
+    Rule("flat", "contrast > 2"),
+    Rule("blurred", "sharpness > 0.02"),
+    Rule("noisy", "noise < 4"),
+)
+"""Stable Video Diffusion drops a quarter of the clips as too static; the rest is our own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurateConfig:
+    """From videos to shards of clips.
+
+    size: shorter side of the stored frames, in pixels. span: seconds of a video that one worker
+    takes at a time; a shot that goes over the end of one becomes two clips. alike: cosine from
+    which two clips are copies. rules: asked one after the other of every clip; the first that does
+    not hold rejects it. held_out: the last share of each video, in clips, that makes the split
+    "test". patience: seconds that a worker may take for a second of video, and at least a minute.
+    """
+
+    size: int = 256
+    span: float = 120.0
+    shots: Shots = Shots()
+    stages: tuple[StageConfig, ...] = (Motion(), Quality(), Likeness())
+    rules: tuple[Rule, ...] = RULES
+    alike: float = 0.97
+    held_out: float = 0.1
+    patience: float = 30.0
+    provenance: Provenance = OWN
+
+    def __post_init__(self) -> None:
+        within = {
+            "size": ("16 to 2160", 16 <= self.size <= 2160),
+            "span": ("above 1", self.span > 1),
+            "alike": ("in (0, 1]", 0 < self.alike <= 1),
+            "held_out": ("in [0, 1)", 0 <= self.held_out < 1),
+            "patience": ("above 0", self.patience > 0),
+        }
+        for name, (wanted, fine) in within.items():
+            if not fine:
+                raise Refusal(f"{name} must be {wanted}, got {getattr(self, name)}")
+
+    def build(self) -> list[Stage]:
+        """The stages, not yet set up; refuses rules that read what none of them tells."""
+        stages = [stage.build() for stage in self.stages]
+        known = {"frames", "seconds", "fps", "height", "width"}
+        for stage in stages:
+            known |= stage.columns.keys()
+        for rule in self.rules:
+            rule.check(known)
+        return stages
+
+
+def settings(config: CurateConfig) -> dict[str, object]:
+    """The parts of a config that what was found out about a clip depends on."""
+    names = {field.name for field in fields(config)} - {"rules", "alike", "held_out", "provenance"}
+    return {name: getattr(config, name) for name in sorted(names - {"patience"})}

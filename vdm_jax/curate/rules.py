@@ -1,0 +1,116 @@
+"""Which clips are good enough: rules over the table of all clips, in the words of its columns.
+
+A rule is an expression such as `motion >= percentile(motion, 25) and text < 0.07`: columns,
+numbers, arithmetic, comparisons, and, or, not, and `percentile(column, q)` over the clips that the
+rules before it left. Nothing else is understood, so a rule cannot do anything but decide.
+"""
+
+import ast
+import operator
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vdm_jax.core.refusal import Refusal
+
+ARITHMETIC = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.USub: operator.neg,
+}
+COMPARISONS = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+PERCENTILE = "percentile"
+
+Columns = Mapping[str, Float[np.ndarray, " n"]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """reason: the word for a clip of which `keep` is not true."""
+
+    reason: str
+    keep: str
+
+    def check(self, known: Set[str]) -> None:
+        """Refuse what is no rule, or reads a column that no stage fills."""
+        unknown = sorted(_names(self._parsed()) - set(known))
+        if unknown:
+            raise Refusal(
+                f"the rule {self.reason!r} asks for {', '.join(unknown)}, which no stage tells; "
+                f"there are {', '.join(sorted(known))}"
+            )
+        empty = {name: np.zeros(1) for name in known}
+        self.holds(empty)
+
+    def holds(self, columns: Columns) -> Bool[np.ndarray, " n"]:
+        """For which of the clips it holds; where a number is missing (NaN) it does not."""
+        value = _value(self._parsed(), columns, self)
+        if not isinstance(value, np.ndarray) or value.dtype != bool:
+            raise Refusal(f"the rule {self.reason!r} says neither yes nor no of a clip: {self.keep}")
+        return value
+
+    def _parsed(self) -> ast.expr:
+        try:
+            return ast.parse(self.keep, mode="eval").body
+        except (SyntaxError, ValueError) as error:
+            raise Refusal(f"the rule {self.reason!r} is no expression: {self.keep}") from error
+
+
+def judged(
+    rules: Sequence[Rule], columns: Columns, reasons: Sequence[str]
+) -> Iterator[tuple[Rule, list[int]]]:
+    """Each rule with the clips that it rejects, of those that are left; `reasons`: of those gone."""
+    left = np.array([not reason for reason in reasons], bool)
+    for rule in rules:
+        among = left.nonzero()[0]
+        if len(among):
+            kept = rule.holds({name: column[among] for name, column in columns.items()})
+            left[among[~kept]] = False
+            yield rule, among[~kept].tolist()
+        else:
+            yield rule, []
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)} - {PERCENTILE}
+
+
+def _value(node: ast.expr, columns: Columns, rule: Rule) -> Any:
+    value = lambda each: _value(each, columns, rule)  # noqa: E731
+    match node:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return float(number)
+        case ast.Name(id=name) if name in columns:
+            return columns[name]
+        case ast.BinOp(op=op) if type(op) in ARITHMETIC:
+            with np.errstate(all="ignore"):
+                return ARITHMETIC[type(op)](value(node.left), value(node.right))
+        case ast.UnaryOp(op=ast.USub()):
+            return -value(node.operand)
+        case ast.UnaryOp(op=ast.Not()):
+            return ~value(node.operand)
+        case ast.BoolOp(op=op, values=parts):
+            several = [value(part) for part in parts]
+            return np.all(several, 0) if isinstance(op, ast.And) else np.any(several, 0)
+        case ast.Compare(left=left, ops=ops, comparators=others) if all(
+            type(op) in COMPARISONS for op in ops
+        ):
+            sides = [value(side) for side in (left, *others)]
+            pairs = zip(ops, sides, sides[1:], strict=False)
+            return np.all([np.atleast_1d(COMPARISONS[type(op)](a, b)) for op, a, b in pairs], 0)
+        case ast.Call(func=ast.Name(id=name), args=[column, share], keywords=[]) if (
+            name == PERCENTILE
+        ):
+            numbers = np.asarray(value(column), float)
+            return float(np.nanpercentile(numbers, value(share))) if len(numbers) else 0.0
+    raise Refusal(f"the rule {rule.reason!r} says more than a rule may: {ast.unparse(node)}")

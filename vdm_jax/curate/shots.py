@@ -1,0 +1,127 @@
+"""From a span of a video to clips: cuts, dissolves and fades, and no clip longer than wanted.
+
+Hard cuts are PySceneDetect's. What changes slowly is looked for at several frame rates at once, as
+in Stable Video Diffusion's cascade: two frames a quarter of a second, half a second, one and two
+seconds apart that show different things, and between them nothing but a blend of the two. A moving
+camera or thing is none: on the way it shows what neither end does.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.curate.opencv import grey, opencv, shrunk
+from vdm_jax.curate.stage import Clip, Span
+from vdm_jax.data.shots import Cuts
+
+SHORT = "short"
+THUMB = (40, 24)  # width, height: small enough for little motion to vanish
+CUT_SIDE = 144  # shorter side of the pictures in which hard cuts are looked for
+DIFFERENT = 8.0  # root mean square, of 255, from which two ends are not the same picture
+ALIKE = 0.7  # correlation of two ends that show the same thing
+PLAIN = 4.0  # deviation, of 255, of a picture that shows nothing: the end of a fade
+STRANGE = 0.3  # share of the change that a blend of both ends may leave unexplained
+EDGE = 0.04  # of the blend; what lies outside is a frame of one end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shots:
+    """Where clips begin and end.
+
+    shortest: frames; a shorter clip is rejected. longest: seconds; a longer shot becomes several
+    clips. seconds: between the two ends that slow changes are looked for with.
+    """
+
+    shortest: int = 16
+    longest: float = 20.0
+    seconds: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
+
+    def __post_init__(self) -> None:
+        if self.shortest < 1 or self.longest <= 0 or min(self.seconds, default=1) <= 0:
+            raise Refusal(f"shortest, longest and seconds must be above 0, got {self}")
+
+    def clips(
+        self, span: Span, frames: Iterable[UInt8[np.ndarray, "h w 3"]]
+    ) -> Iterator[Clip]:
+        """The clips of a span; holds one of them, and two seconds, in memory."""
+        held: list[np.ndarray] = []
+        begin = span.start
+        most = max(self.shortest, round(self.longest * span.fps))
+        for number, frame, cut, blend in self._judged(span, frames):
+            if held and (cut or blend or len(held) == most):
+                yield self._clip(span, begin, held)
+                held = []
+            if not blend:
+                begin = begin if held else number
+                held.append(frame)
+        if held:
+            yield self._clip(span, begin, held)
+
+    def _clip(self, span: Span, begin: int, held: list[np.ndarray]) -> Clip:
+        why = SHORT if len(held) < self.shortest else ""
+        frames = np.stack(held)
+        return Clip(file=span.file, start=begin, fps=span.fps, frames=frames, rejected=why)
+
+    def _judged(
+        self, span: Span, frames: Iterable[UInt8[np.ndarray, "h w 3"]]
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"], bool, bool]]:
+        """(number, frame, whether a cut lies before it, whether it blends two shots)."""
+        widths = sorted({max(4, round(s * span.fps)) for s in self.seconds})
+        waits: deque[list] = deque()
+        hard, number = Cuts(span.fps), span.start
+        thumbs = np.zeros((max(widths, default=0) + 1, THUMB[0] * THUMB[1]), np.float32)
+        for frame in frames:
+            cut = hard.before(shrunk(frame, CUT_SIDE))
+            thumbs = np.roll(thumbs, -1, axis=0)
+            thumbs[-1] = _thumb(frame)
+            waits.append([number, frame, cut, False])
+            number += 1
+            for width in widths:
+                if width < len(waits) and not any(each[2] for each in list(waits)[-width:]):
+                    for index in blended(thumbs[-width - 1 :]).nonzero()[0].tolist():
+                        waits[len(waits) - 1 - width + index][3] = True
+            if len(waits) == len(thumbs):
+                yield tuple(waits.popleft())
+        yield from map(tuple, waits)
+
+
+def _thumb(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " d"]:
+    cv2 = opencv()
+    small = cv2.resize(grey(frame), THUMB, interpolation=cv2.INTER_AREA)
+    return small.reshape(-1).astype(np.float32)
+
+
+def blended(thumbs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
+    """Which of these tiny pictures are a blend of the first and the last; none where they are not.
+
+    first + share (last - first), with a share that grows from 0 to 1, is all that a fade or a
+    dissolve shows, up to what moves in it.
+    """
+    none = np.zeros(len(thumbs), bool)
+    first, last = thumbs[0], thumbs[-1]
+    change = last - first
+    length = float(change @ change)
+    if length < DIFFERENT**2 * change.size or _alike(first, last):
+        return none
+    middle = thumbs[len(thumbs) // 2] - first
+    if not 0.1 < float(middle @ change) / length < 0.9:
+        return none
+    shares = (thumbs - first) @ change / length
+    left = thumbs - first - shares[:, None] * change
+    strange = np.sqrt((left**2).sum(1) / length)
+    if strange.max() > STRANGE or (np.diff(shares) < -0.1).any():
+        return none
+    return (shares > EDGE) & (shares < 1 - EDGE)
+
+
+def _alike(a: Float[np.ndarray, " d"], b: Float[np.ndarray, " d"]) -> bool:
+    """Whether both show the same: then there is no transition from one to the other."""
+    deviations = float(a.std()), float(b.std())
+    if min(deviations) < PLAIN:
+        return max(deviations) < PLAIN
+    correlation = float(((a - a.mean()) * (b - b.mean())).mean()) / (deviations[0] * deviations[1])
+    return correlation > ALIKE

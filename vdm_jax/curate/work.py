@@ -1,0 +1,149 @@
+"""What one worker does at a time: look at a file, or turn a span of it into clips.
+
+A task is plain data and its result is plain data, so that any executor can carry both; the clips
+themselves lie in a file of the span, beside the ledger, where the last step takes them from.
+"""
+
+import hashlib
+import math
+import os
+import re
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from vdm_jax.core import config as configs
+from vdm_jax.core import video
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.curate.stage import Clip, Row, Span, Stage, chain
+from vdm_jax.data.record import RECORD_FRAMES, pack
+from vdm_jax.data.transform import short_side
+
+LEAST = 60.0
+"""Seconds that any task may take."""
+DAMAGED, CRASHED, TIMED_OUT = "damaged", "crashed", "timed_out"
+REASONS = {
+    "no_video": r"is not a video by its contents|has no video stream|no pictures|states no picture",
+    "empty": r"is empty$",
+    "cut_short": r"is cut short|breaks off",
+    "over_limits": r"over the limit|at most|not between|over \d+$|lasts longer|more than the allowed",
+    "animation": r"is an animated picture",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """kind: "look" at a file, or "cut" a span of it. patience: seconds until it is given up."""
+
+    kind: str
+    span: Span
+    root: str
+    folder: str
+    config: str
+    patience: float
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind} {self.span.key}"
+
+
+def done(task: Task) -> Row:
+    """The result of a task: {"spans": [...]}, {"clips": [...]}, or {"reason": ..., "why": ...}."""
+    try:
+        return _look(task) if task.kind == "look" else _cut(task)
+    except Refusal as refusal:
+        return {"reason": reason(str(refusal)), "why": str(refusal)}
+    except MemoryError:
+        return {"reason": "over_limits", "why": f"{task.span.file}: takes too much memory"}
+
+
+def reason(why: str) -> str:
+    """The code of what is wrong with a file."""
+    return next((code for code, words in REASONS.items() if re.search(words, why)), DAMAGED)
+
+
+def _look(task: Task) -> Row:
+    """Spans of about equal length that cover a video."""
+    config, _ = _prepared(task.config)
+    path = Path(task.root) / task.span.file
+    video.probe(path)
+    height, width, _ = next(video.frames(path, stop=1)).shape  # as shown, rotated if it says so
+    extent = video.measure(path)
+    count = max(1, math.ceil(extent.frames / extent.fps / config.span))
+    borders = [round(extent.frames * n / count) for n in range(count + 1)]
+    size = short_side(height, width, min(config.size, height, width))
+    spans = [
+        Span(
+            file=task.span.file, start=a, stop=b, fps=extent.fps, end=extent.frames,
+            height=size[0], width=size[1],
+        )
+        for a, b in pairwise(borders)
+    ]  # fmt: skip
+    return {"spans": [asdict(span) for span in spans]}
+
+
+def _cut(task: Task) -> Row:
+    """The clips of a span: their records in a file, what is known of them in rows."""
+    config, stages = _prepared(task.config)
+    span, path = task.span, Path(task.root) / task.span.file
+    frames = video.frames(
+        path, start=span.start, stop=span.stop, size=(span.height, span.width)
+    )
+    target = Path(task.folder) / name(span)
+    part = target.with_suffix(f".{os.getpid()}.part")
+    writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
+    rows, records = [], 0
+    try:
+        for clip in chain(stages, config.shots.clips(span, frames)):
+            row = told(clip)
+            if not clip.rejected:
+                row["record"] = records
+                for start in range(0, len(clip.frames), RECORD_FRAMES):
+                    block = clip.frames[start : start + RECORD_FRAMES]
+                    writer.write(pack(clip.key, start, block))
+                    records += 1
+            rows.append(row)
+        writer.close()
+        os.replace(part, target)
+    finally:
+        if writer.is_open():
+            writer.close()
+        part.unlink(missing_ok=True)
+    return {"clips": rows}
+
+
+def name(span: Span) -> str:
+    """Of the file that holds the records of a span."""
+    return f"{hashlib.sha256(span.key.encode()).hexdigest()[:24]}.array_record"
+
+
+def told(clip: Clip) -> Row:
+    """What is known of a clip, without its frames."""
+    frames, height, width, _ = clip.frames.shape
+    return {
+        "key": clip.key,
+        "file": clip.file,
+        "start": clip.start,
+        "frames": frames,
+        "fps": clip.fps,
+        "height": height,
+        "width": width,
+        "rejected": clip.rejected,
+        "scores": clip.scores,
+        "captions": clip.captions,
+        "vectors": {name: vector.tolist() for name, vector in clip.vectors.items()},
+    }
+
+
+@cache
+def _prepared(config: str) -> tuple[Any, list[Stage]]:
+    """The config and its stages, set up: once in each worker."""
+    parsed = configs.from_json(config)
+    stages = parsed.build()
+    for stage in stages:
+        stage.setup()
+    return parsed, stages
