@@ -9,6 +9,7 @@ VERBS = {
     "train": "train a model: vdm train --config configs/quickstart.py",
     "sample": "make a video with a trained model: vdm sample --model runs/quickstart",
     "convert": "bring weights here, or take them back: vdm convert --from PATH --output DIR",
+    "curate": "make training clips of raw videos: vdm curate --input videos --output data/clips",
 }
 
 USAGE = f"""\

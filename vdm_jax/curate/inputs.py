@@ -1,4 +1,4 @@
-"""What is to be curated: every file below a folder that is named like a video, or a list of them."""
+"""What is to be curated: the files below a folder that are named like videos, or a list."""
 
 import csv
 import json

@@ -53,9 +53,7 @@ class LikenessStage:
         return [replace(clip, vectors={**clip.vectors, LIKENESS: vector})]
 
 
-def copies(
-    vectors: Float[np.ndarray, "n d"], alike: float, block: int = 4096
-) -> dict[int, int]:
+def copies(vectors: Float[np.ndarray, "n d"], alike: float, block: int = 4096) -> dict[int, int]:
     """{clip: an earlier clip that it is a copy of}, where the cosine of both is at least `alike`.
 
     The first of a group stays; all others point to it. Zero vectors are like nothing.

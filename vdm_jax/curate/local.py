@@ -5,10 +5,10 @@ Media files may be hostile: what kills a worker, or keeps it busy for too long, 
 
 import os
 import resource
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, TimeoutError, wait
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
 from dataclasses import dataclass
-from itertools import islice
 from multiprocessing import get_context
 
 from pebble import ProcessExpired, ProcessPool
@@ -25,32 +25,34 @@ class Local:
     workers: int | None = None
     gigabytes: float = 4.0
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Row]]:
-        """Each task with its result, as they come; twice as many as workers are under way."""
+    def run(self, queue: deque[Task]) -> Iterator[tuple[Task, Row]]:
+        """Each task with its result, as they come, until the queue, which may grow, is empty.
+
+        Twice as many as workers are under way at a time.
+        """
         count = self.workers or len(os.sched_getaffinity(0))
-        waiting, flying = iter(tasks), {}
+        flying: dict[Future, Task] = {}
         with ProcessPool(
             count, initializer=_confined, initargs=(self.gigabytes,), context=get_context("spawn")
         ) as pool:
             try:
-                while True:
-                    for task in islice(waiting, 2 * count - len(flying)):
-                        future = pool.schedule(work.done, args=(task,), timeout=task.patience)
+                while queue or flying:
+                    while queue and len(flying) < 2 * count:
+                        task = queue.popleft()
+                        future = pool.schedule(work.done, args=[task], timeout=task.patience)
                         flying[future] = task
-                    if not flying:
-                        return
-                    finished, _ = wait(flying, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        yield flying.pop(future), _result(future, task=None)
+                    for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                        yield flying.pop(future), _result(future)
             finally:
-                pool.stop()
+                if flying:
+                    pool.stop()
 
 
-def _result(future, task) -> Row:
+def _result(future: Future) -> Row:
     try:
         return future.result()
     except TimeoutError:
-        return {"reason": work.TIMED_OUT, "why": "took too long"}
+        return {"reason": work.TIMED_OUT, "why": "took too long and was ended"}
     except ProcessExpired as error:
         return {"reason": work.CRASHED, "why": f"ended its worker (exit code {error.exitcode})"}
 

@@ -15,9 +15,7 @@ def opencv() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise Refusal(
-            f"curation needs OpenCV: pip install 'vdm-jax[curate]' ({error})"
-        ) from error
+        raise Refusal(f"curation needs OpenCV: pip install 'vdm-jax[curate]' ({error})") from error
     cv2.setNumThreads(1)
     return cv2
 

@@ -5,6 +5,7 @@ Plain measures of pixels, at the size that is stored; nothing learnt, so none is
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,7 +21,7 @@ STANDS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """frames: of each clip, evenly spread, that light, contrast, sharpness and noise are told of."""
+    """frames: of each clip, evenly spread, that are looked at; all for `standing`."""
 
     frames: int = 5
 
@@ -74,7 +75,5 @@ def standing(clip: Clip) -> float:
     frames = clip.frames[:, ::4, ::4]
     if len(frames) == 1:
         return 1.0
-    change = np.array(
-        [np.abs(b.astype(np.int16) - a).mean() for a, b in zip(frames, frames[1:], strict=False)]
-    )
+    change = np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(frames)])
     return float((change < STANDS).mean())

@@ -56,7 +56,7 @@ class Rule:
         """For which of the clips it holds; where a number is missing (NaN) it does not."""
         value = _value(self._parsed(), columns, self)
         if not isinstance(value, np.ndarray) or value.dtype != bool:
-            raise Refusal(f"the rule {self.reason!r} says neither yes nor no of a clip: {self.keep}")
+            raise Refusal(f"the rule {self.reason!r} is neither true nor false: {self.keep}")
         return value
 
     def _parsed(self) -> ast.expr:
@@ -69,7 +69,7 @@ class Rule:
 def judged(
     rules: Sequence[Rule], columns: Columns, reasons: Sequence[str]
 ) -> Iterator[tuple[Rule, list[int]]]:
-    """Each rule with the clips that it rejects, of those that are left; `reasons`: of those gone."""
+    """Each rule with the clips that it rejects, of those left. reasons: of those gone, else """ ""
     left = np.array([not reason for reason in reasons], bool)
     for rule in rules:
         among = left.nonzero()[0]

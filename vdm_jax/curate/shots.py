@@ -44,9 +44,7 @@ class Shots:
         if self.shortest < 1 or self.longest <= 0 or min(self.seconds, default=1) <= 0:
             raise Refusal(f"shortest, longest and seconds must be above 0, got {self}")
 
-    def clips(
-        self, span: Span, frames: Iterable[UInt8[np.ndarray, "h w 3"]]
-    ) -> Iterator[Clip]:
+    def clips(self, span: Span, frames: Iterable[UInt8[np.ndarray, "h w 3"]]) -> Iterator[Clip]:
         """The clips of a span; holds one of them, and two seconds, in memory."""
         held: list[np.ndarray] = []
         begin = span.start

@@ -5,6 +5,7 @@ themselves lie in a file of the span, beside the ledger, where the last step tak
 """
 
 import hashlib
+import json
 import math
 import os
 import re
@@ -30,7 +31,7 @@ REASONS = {
     "no_video": r"is not a video by its contents|has no video stream|no pictures|states no picture",
     "empty": r"is empty$",
     "cut_short": r"is cut short|breaks off",
-    "over_limits": r"over the limit|at most|not between|over \d+$|lasts longer|more than the allowed",
+    "over_limits": r"over the limit|at most|not between|over \d+$|lasts longer|more than the al",
     "animation": r"is an animated picture",
 }
 
@@ -90,9 +91,7 @@ def _cut(task: Task) -> Row:
     """The clips of a span: their records in a file, what is known of them in rows."""
     config, stages = _prepared(task.config)
     span, path = task.span, Path(task.root) / task.span.file
-    frames = video.frames(
-        path, start=span.start, stop=span.stop, size=(span.height, span.width)
-    )
+    frames = video.frames(path, start=span.start, stop=span.stop, size=(span.height, span.width))
     target = Path(task.folder) / name(span)
     part = target.with_suffix(f".{os.getpid()}.part")
     writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
@@ -118,7 +117,7 @@ def _cut(task: Task) -> Row:
 
 def name(span: Span) -> str:
     """Of the file that holds the records of a span."""
-    return f"{hashlib.sha256(span.key.encode()).hexdigest()[:24]}.array_record"
+    return f"{digest(span.key)}.array_record"
 
 
 def told(clip: Clip) -> Row:
@@ -147,3 +146,8 @@ def _prepared(config: str) -> tuple[Any, list[Stage]]:
     for stage in stages:
         stage.setup()
     return parsed, stages
+
+
+def digest(value: Any) -> str:
+    """24 hexadecimal digits of anything that JSON holds."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:24]

@@ -1,0 +1,108 @@
+"""The verdict on every clip and every file: which are kept, and why the others are not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from vdm_jax.curate.config import CurateConfig
+from vdm_jax.curate.inputs import File
+from vdm_jax.curate.likeness import LIKENESS, copies
+from vdm_jax.curate.rules import judged
+from vdm_jax.curate.stage import Row
+
+COPY = "copy"
+TRAIN, TEST = "train", "test"
+KEPT = "kept"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """clips: a row for each, in order of files and time; `rejected` is "" where one is kept, and
+    `split` says in what. files: a row for each. funnel: (reason, clips it took), in order.
+    """
+
+    clips: list[Row]
+    files: list[Row]
+    funnel: list[tuple[str, int]]
+
+    @property
+    def kept(self) -> list[Row]:
+        return [clip for clip in self.clips if not clip["rejected"]]
+
+
+def verdict(config: CurateConfig, files: Sequence[File], results: Mapping[str, Row]) -> Verdict:
+    """Judge all clips of all spans together: percentiles and copies are of the whole."""
+    captions = {file.name: file.caption for file in files}
+    clips, told = [], []
+    for file in files:
+        found, wrong = _of(file, results)
+        clips += found
+        told.append(wrong)
+    for clip in clips:
+        clip["caption"] = captions[clip["file"]]
+        clip["copy_of"] = clip["split"] = ""
+    early = [clip["rejected"] for clip in clips if clip["rejected"]]
+    funnel = [(reason, early.count(reason)) for reason in sorted(set(early))]
+    columns = table(clips, config)
+    for rule, gone in judged(config.rules, columns, [clip["rejected"] for clip in clips]):
+        for index in gone:
+            clips[index]["rejected"] = rule.reason
+        funnel.append((rule.reason, len(gone)))
+    funnel.append((COPY, _copies(clips, config.alike)))
+    _split([clip for clip in clips if not clip["rejected"]], config.held_out)
+    return Verdict(clips=clips, files=told, funnel=funnel)
+
+
+def table(clips: Sequence[Row], config: CurateConfig) -> dict[str, np.ndarray]:
+    """The numbers of all clips by column; NaN where a clip has none."""
+    scores = [name for stage in config.build() for name in stage.columns]
+    columns = {
+        name: np.array([clip["scores"].get(name, np.nan) for clip in clips], float)
+        for name in scores
+    }
+    for name in ("frames", "fps", "height", "width"):
+        columns[name] = np.array([clip[name] for clip in clips], float)
+    columns["seconds"] = columns["frames"] / columns["fps"]
+    return columns
+
+
+def _of(file: File, results: Mapping[str, Row]) -> tuple[list[Row], Row]:
+    """The clips of a file, and a row about it: the first thing that is wrong with it, if any."""
+    row: Row = {"file": file.name, "bytes": file.bytes, "frames": 0, "fps": 0.0}
+    row |= {"height": 0, "width": 0, "reason": file.reason, "why": file.reason.replace("_", " ")}
+    if file.reason:
+        return [], row
+    look = results[f"look {file.name}:0"]
+    row |= {"reason": look.get("reason", ""), "why": look.get("why", "")}
+    clips: list[Row] = []
+    for span in look.get("spans", ()):
+        row |= {"frames": span["end"], **{name: span[name] for name in ("fps", "height", "width")}}
+        result = results[f"cut {file.name}:{span['start']}"]
+        clips += [dict(clip, span=span["start"]) for clip in result.get("clips", ())]
+        if "reason" in result and not row["reason"]:
+            row |= {"reason": result["reason"], "why": result["why"]}
+    return clips, row
+
+
+def _copies(clips: list[Row], alike: float) -> int:
+    kept = [clip for clip in clips if not clip["rejected"] and LIKENESS in clip["vectors"]]
+    if not kept:
+        return 0
+    vectors = np.array([clip["vectors"][LIKENESS] for clip in kept], np.float32)
+    found = copies(vectors, alike)
+    for copy, first in found.items():
+        kept[copy]["rejected"], kept[copy]["copy_of"] = COPY, kept[first]["key"]
+    return len(found)
+
+
+def _split(kept: list[Row], held_out: float) -> None:
+    """The last clips of each file are the test split: about the same share of every file."""
+    seen = 0
+    for _, group in groupby(kept, key=lambda clip: clip["file"]):
+        clips = list(group)
+        count = int((seen + len(clips)) * held_out) - int(seen * held_out)
+        seen += len(clips)
+        for number, clip in enumerate(clips):
+            clip["split"] = TEST if number >= len(clips) - count else TRAIN
