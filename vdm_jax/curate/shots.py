@@ -7,8 +7,9 @@ camera or thing is none: on the way it shows what neither end does.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -24,6 +25,7 @@ CUT_SIDE = 144  # shorter side of the pictures in which hard cuts are looked for
 DIFFERENT = 8.0  # root mean square, of 255, from which two ends are not the same picture
 ALIKE = 0.7  # correlation of two ends that show the same thing
 PLAIN = 4.0  # deviation, of 255, of a picture that shows nothing: the end of a fade
+GROWTH = 1.02  # of the deviation from frame to frame, in a fade
 STRANGE = 0.3  # share of the change that a blend of both ends may leave unexplained
 EDGE = 0.04  # of the blend; what lies outside is a frame of one end
 
@@ -38,7 +40,7 @@ class Shots:
 
     shortest: int = 16
     longest: float = 20.0
-    seconds: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
+    seconds: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0)
 
     def __post_init__(self) -> None:
         if self.shortest < 1 or self.longest <= 0 or min(self.seconds, default=1) <= 0:
@@ -49,13 +51,13 @@ class Shots:
         held: list[np.ndarray] = []
         begin = span.start
         most = max(self.shortest, round(self.longest * span.fps))
-        for number, frame, cut, blend in self._judged(span, frames):
-            if held and (cut or blend or len(held) == most):
+        for each in self._judged(span, frames):
+            if held and (each.cut or each.gone or len(held) == most):
                 yield self._clip(span, begin, held)
                 held = []
-            if not blend:
-                begin = begin if held else number
-                held.append(frame)
+            if not each.gone:
+                begin = begin if held else each.number
+                held.append(each.frame)
         if held:
             yield self._clip(span, begin, held)
 
@@ -66,25 +68,61 @@ class Shots:
 
     def _judged(
         self, span: Span, frames: Iterable[UInt8[np.ndarray, "h w 3"]]
-    ) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"], bool, bool]]:
-        """(number, frame, whether a cut lies before it, whether it blends two shots)."""
+    ) -> Iterator["_Waiting"]:
+        """Every frame, once all that decides about it was seen."""
         widths = sorted({max(4, round(s * span.fps)) for s in self.seconds})
-        waits: deque[list] = deque()
-        hard, number = Cuts(span.fps), span.start
-        thumbs = np.zeros((max(widths, default=0) + 1, THUMB[0] * THUMB[1]), np.float32)
-        for frame in frames:
-            cut = hard.before(shrunk(frame, CUT_SIDE))
+        longest = max(widths, default=0)
+        waits: deque[_Waiting] = deque()
+        thumbs = np.zeros((longest + 1, THUMB[0] * THUMB[1]), np.float32)
+        hard, rising, before = Cuts(span.fps), False, None
+        for number, frame in enumerate(frames, span.start):
             thumbs = np.roll(thumbs, -1, axis=0)
             thumbs[-1] = _thumb(frame)
-            waits.append([number, frame, cut, False])
-            number += 1
+            now = _Waiting(number, frame, float(thumbs[-1].std()))
+            now.cut = hard.before(shrunk(frame, CUT_SIDE)) and before is not None
+            now.gone = now.contrast < PLAIN
+            waits.append(now)
+            if now.gone:
+                _falling(waits)
+            elif before is not None:
+                rising = (rising or before.contrast < PLAIN) and now.grew(before)
+                now.gone = rising
             for width in widths:
-                if width < len(waits) and not any(each[2] for each in list(waits)[-width:]):
-                    for index in blended(thumbs[-width - 1 :]).nonzero()[0].tolist():
-                        waits[len(waits) - 1 - width + index][3] = True
-            if len(waits) == len(thumbs):
-                yield tuple(waits.popleft())
-        yield from map(tuple, waits)
+                if width < len(waits):
+                    window = list(waits)[-width - 1 :]
+                    if not any(each.cut or each.gone for each in window[1:]):
+                        for index in blended(thumbs[-width - 1 :]).nonzero()[0].tolist():
+                            window[index].gone = True
+            before = now
+            if len(waits) > longest:
+                yield waits.popleft()
+        yield from waits
+
+
+@dataclass
+class _Waiting:
+    """A frame of which it is not yet known whether it belongs to a shot.
+
+    contrast: deviation of its pixels. cut: one lies before it. gone: it blends two shots, or shows
+    nothing.
+    """
+
+    number: int
+    frame: UInt8[np.ndarray, "h w 3"]
+    contrast: float
+    cut: bool = False
+    gone: bool = False
+
+    def grew(self, other: "_Waiting") -> bool:
+        return self.contrast > GROWTH * other.contrast
+
+
+def _falling(waits: Sequence[_Waiting]) -> None:
+    """Of frames that end in one that shows nothing: those that faded to it are gone as well."""
+    for later, earlier in pairwise(reversed(waits)):
+        if not (earlier.gone or earlier.grew(later)):
+            return
+        earlier.gone = True
 
 
 def _thumb(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " d"]:
@@ -110,7 +148,7 @@ def blended(thumbs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
         return none
     shares = (thumbs - first) @ change / length
     left = thumbs - first - shares[:, None] * change
-    strange = np.sqrt((left**2).sum(1) / length)
+    strange = np.sqrt((left**2).sum(1) / ((change - change.mean()) ** 2).sum())
     if strange.max() > STRANGE or (np.diff(shares) < -0.1).any():
         return none
     return (shares > EDGE) & (shares < 1 - EDGE)
@@ -118,8 +156,5 @@ def blended(thumbs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
 
 def _alike(a: Float[np.ndarray, " d"], b: Float[np.ndarray, " d"]) -> bool:
     """Whether both show the same: then there is no transition from one to the other."""
-    deviations = float(a.std()), float(b.std())
-    if min(deviations) < PLAIN:
-        return max(deviations) < PLAIN
-    correlation = float(((a - a.mean()) * (b - b.mean())).mean()) / (deviations[0] * deviations[1])
-    return correlation > ALIKE
+    both = float(((a - a.mean()) * (b - b.mean())).mean())
+    return both > ALIKE * float(a.std() * b.std())
