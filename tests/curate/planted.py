@@ -135,3 +135,30 @@ def f1(true, got, slack=2):
             left.remove(match[0])
     misses, false = len(true) - hits, len(left)
     return 2 * hits / max(1, 2 * hits + misses + false), misses, false
+
+
+def corpus(folder, seed=0, each=6):
+    """Scenes that follow each other, and single clips: good, frozen, written on, spoilt, doubled."""
+    rng = np.random.default_rng(seed)
+    planted = Planted(folder)
+    kinds = ("cut", "dissolve", "fade")
+    for number in range(each):
+        shots = [scene(rng, int(rng.integers(50, 90))) for _ in range(6)]
+        frames, cuts = joined(rng, shots, [kinds[k] for k in rng.integers(0, 3, 5)])
+        planted.write(f"joined{number}", frames)
+        planted.cuts[f"joined{number}.mp4"] = cuts
+    for number in range(each):
+        good = scene(rng, 60)
+        planted.write(f"a_good{number}", good)
+        planted.write(f"frozen{number}", np.repeat(scene(rng, 1), 48, axis=0))
+        planted.expected[f"frozen{number}.mp4"] = "static"
+        planted.write(f"written{number}", written(scene(rng, 48)))
+        planted.expected[f"written{number}.mp4"] = "text"
+        how = ("blurred", "noisy", "dark")[number % 3]
+        planted.write(f"spoilt{number}", spoilt(scene(rng, 48), how, rng))
+        planted.expected[f"spoilt{number}.mp4"] = how
+        again = np.stack([cv2.resize(f, (320, 180)) for f in good])
+        again = np.clip(again * 1.1 + 4, 0, 255).astype(np.uint8)
+        planted.write(f"z_copy{number}", again[:-2])
+        planted.expected[f"z_copy{number}.mp4"] = "copy"
+    return planted
