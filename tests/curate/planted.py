@@ -5,6 +5,7 @@ something, with a disc that moves in it.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ FPS, HEIGHT, WIDTH = 24, 144, 256
 def picture(rng, height, width):
     """Coloured noise of several octaves, with contrast."""
     out = np.zeros((height, width, 3), np.float32)
-    for cells, weight in ((3, 1.0), (7, 0.7), (17, 0.4), (47, 0.25)):
+    for cells, weight in ((3, 1.0), (7, 0.7), (17, 0.4), (47, 0.3), (150, 0.3)):
         noise = rng.uniform(-1, 1, (cells, cells * 2, 3)).astype(np.float32)
         out += weight * cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     base = rng.uniform(90, 165, 3)
@@ -121,8 +122,9 @@ def joined(rng, shots, kinds):
 
 def found(clips):
     """(last frame of one clip + 1, first of the next) of clips in order, as in `Planted.cuts`."""
-    ends = [(clip["start"], clip["start"] + clip["frames"]) for clip in clips]
-    return [(a[1], b[0]) for a, b in zip(ends, ends[1:], strict=False)]
+    shots = [clip for clip in clips if clip["rejected"] not in ("short", "fade")]
+    ends = [(clip["start"], clip["start"] + clip["frames"]) for clip in shots]
+    return [(a[1], b[0]) for a, b in pairwise(ends)]
 
 
 def f1(true, got, slack=2):
@@ -138,7 +140,7 @@ def f1(true, got, slack=2):
 
 
 def corpus(folder, seed=0, each=6):
-    """Scenes that follow each other, and single clips: good, frozen, written on, spoilt, doubled."""
+    """Scenes joined, and single ones: good, frozen, written on, spoilt, and copies."""
     rng = np.random.default_rng(seed)
     planted = Planted(folder)
     kinds = ("cut", "dissolve", "fade")

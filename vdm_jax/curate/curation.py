@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vdm_jax.core import config as configs
 from vdm_jax.core.refusal import Refusal
@@ -28,6 +28,7 @@ from vdm_jax.curate.work import Task
 WORK = ".work"
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Has tasks done: each with its result, as they come, until the queue is empty."""
 

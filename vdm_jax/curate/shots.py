@@ -19,14 +19,15 @@ from vdm_jax.curate.opencv import grey, opencv, shrunk
 from vdm_jax.curate.stage import Clip, Span
 from vdm_jax.data.shots import Cuts
 
-SHORT = "short"
+SHORT, BLEND = "short", "fade"
 THUMB = (40, 24)  # width, height: small enough for little motion to vanish
 CUT_SIDE = 144  # shorter side of the pictures in which hard cuts are looked for
 DIFFERENT = 8.0  # root mean square, of 255, from which two ends are not the same picture
-ALIKE = 0.7  # correlation of two ends that show the same thing
+ALIKE = 0.5  # correlation of two ends that show the same thing
 PLAIN = 4.0  # deviation, of 255, of a picture that shows nothing: the end of a fade
+FAINT = 0.9  # contrast half-way, in that of both ends; two unlike pictures give 0.7
 GROWTH = 1.02  # of the deviation from frame to frame, in a fade
-STRANGE = 0.3  # share of the change that a blend of both ends may leave unexplained
+STRANGE = 0.5  # share of the change that a blend of both ends may leave unexplained
 EDGE = 0.04  # of the blend; what lies outside is a frame of one end
 
 
@@ -47,24 +48,24 @@ class Shots:
             raise Refusal(f"shortest, longest and seconds must be above 0, got {self}")
 
     def clips(self, span: Span, frames: Iterable[UInt8[np.ndarray, "h w 3"]]) -> Iterator[Clip]:
-        """The clips of a span; holds one of them, and two seconds, in memory."""
-        held: list[np.ndarray] = []
-        begin = span.start
+        """The clips of a span, and what lies between them, rejected; every frame is in one.
+
+        Holds one of them, and two seconds, in memory.
+        """
+        held: list[_Waiting] = []
         most = max(self.shortest, round(self.longest * span.fps))
         for each in self._judged(span, frames):
-            if held and (each.cut or each.gone or len(held) == most):
-                yield self._clip(span, begin, held)
+            if held and (each.cut or each.gone != held[0].gone or len(held) == most):
+                yield self._clip(span, held)
                 held = []
-            if not each.gone:
-                begin = begin if held else each.number
-                held.append(each.frame)
+            held.append(each)
         if held:
-            yield self._clip(span, begin, held)
+            yield self._clip(span, held)
 
-    def _clip(self, span: Span, begin: int, held: list[np.ndarray]) -> Clip:
-        why = SHORT if len(held) < self.shortest else ""
-        frames = np.stack(held)
-        return Clip(file=span.file, start=begin, fps=span.fps, frames=frames, rejected=why)
+    def _clip(self, span: Span, held: Sequence["_Waiting"]) -> Clip:
+        why = BLEND if held[0].gone else SHORT if len(held) < self.shortest else ""
+        frames = np.stack([each.frame for each in held])
+        return Clip(file=span.file, start=held[0].number, fps=span.fps, frames=frames, rejected=why)
 
     def _judged(
         self, span: Span, frames: Iterable[UInt8[np.ndarray, "h w 3"]]
@@ -134,17 +135,19 @@ def _thumb(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " d"]:
 def blended(thumbs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
     """Which of these tiny pictures are a blend of the first and the last; none where they are not.
 
-    first + share (last - first), with a share that grows from 0 to 1, is all that a fade or a
-    dissolve shows, up to what moves in it.
+    first + share (last - first), with a share that grows from 0 to 1, is what a dissolve shows, but
+    for what moves in it; and half-way it has less contrast than either end, which no moving camera
+    gives: what two unlike pictures have in common is less than what each has.
     """
     none = np.zeros(len(thumbs), bool)
-    first, last = thumbs[0], thumbs[-1]
+    first, middle, last = thumbs[0], thumbs[len(thumbs) // 2], thumbs[-1]
     change = last - first
     length = float(change @ change)
     if length < DIFFERENT**2 * change.size or _alike(first, last):
         return none
-    middle = thumbs[len(thumbs) // 2] - first
-    if not 0.1 < float(middle @ change) / length < 0.9:
+    share = float((middle - first) @ change) / length
+    ends = (1 - share) * float(first.std()) + share * float(last.std())
+    if not 0.1 < share < 0.9 or float(middle.std()) > FAINT * ends:
         return none
     shares = (thumbs - first) @ change / length
     left = thumbs - first - shares[:, None] * change

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -76,6 +76,7 @@ class Resources:
     gigabytes: float = 1
 
 
+@runtime_checkable
 class Stage(Protocol):
     """One step of curation. Made in every worker from its config, whose `build` it comes from.
 
@@ -94,6 +95,7 @@ class Stage(Protocol):
         ...
 
 
+@runtime_checkable
 class StageConfig(Protocol):
     """A frozen dataclass that builds a stage."""
 
