@@ -25,9 +25,9 @@ CUT_SIDE = 144  # shorter side of the pictures in which hard cuts are looked for
 DIFFERENT = 8.0  # root mean square, of 255, from which two ends are not the same picture
 ALIKE = 0.5  # correlation of two ends that show the same thing
 PLAIN = 4.0  # deviation, of 255, of a picture that shows nothing: the end of a fade
-FAINT = 0.9  # contrast half-way, in that of both ends; two unlike pictures give 0.7
+MORE = 1.1  # contrast half-way, in that of a blend of both ends
 GROWTH = 1.02  # of the deviation from frame to frame, in a fade
-STRANGE = 0.5  # share of the change that a blend of both ends may leave unexplained
+STRANGE = 0.35  # share of the change that a blend of both ends may leave unexplained
 EDGE = 0.04  # of the blend; what lies outside is a frame of one end
 
 
@@ -136,8 +136,8 @@ def blended(thumbs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
     """Which of these tiny pictures are a blend of the first and the last; none where they are not.
 
     first + share (last - first), with a share that grows from 0 to 1, is what a dissolve shows, but
-    for what moves in it; and half-way it has less contrast than either end, which no moving camera
-    gives: what two unlike pictures have in common is less than what each has.
+    for what moves in it; and half-way it has no more contrast than that, which is less than that of
+    either end where they are unlike: what a moving camera shows on the way has as much as they have.
     """
     none = np.zeros(len(thumbs), bool)
     first, middle, last = thumbs[0], thumbs[len(thumbs) // 2], thumbs[-1]
@@ -146,8 +146,8 @@ def blended(thumbs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
     if length < DIFFERENT**2 * change.size or _alike(first, last):
         return none
     share = float((middle - first) @ change) / length
-    ends = (1 - share) * float(first.std()) + share * float(last.std())
-    if not 0.1 < share < 0.9 or float(middle.std()) > FAINT * ends:
+    expected = float(((1 - share) * first + share * last).std())
+    if not 0.1 < share < 0.9 or float(middle.std()) > MORE * expected:
         return none
     shares = (thumbs - first) @ change / length
     left = thumbs - first - shares[:, None] * change
