@@ -27,7 +27,7 @@ ALIKE = 0.5  # correlation of two ends that show the same thing
 PLAIN = 4.0  # deviation, of 255, of a picture that shows nothing: the end of a fade
 MORE = 1.1  # contrast half-way, in that of a blend of both ends
 GROWTH = 1.02  # of the deviation from frame to frame, in a fade
-STRANGE = 0.35  # share of the change that a blend of both ends may leave unexplained
+STRANGE = 0.42  # share of the change that a blend of both ends may leave unexplained
 EDGE = 0.04  # of the blend; what lies outside is a frame of one end
 
 
