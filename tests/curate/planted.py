@@ -85,7 +85,7 @@ def spoilt(frames, how, rng):
 @dataclass
 class Planted:
     """cuts: {file: [(first frame that belongs to no shot, first of the next)]}; equal for a hard
-    cut. expected: {file: the reason for which all its clips are to be rejected}.
+    cut. expected: {file: the reasons for which all its clips may be rejected, and have to be}.
     """
 
     folder: Path
@@ -153,14 +153,17 @@ def corpus(folder, seed=0, each=6):
         good = scene(rng, 60)
         planted.write(f"a_good{number}", good)
         planted.write(f"frozen{number}", np.repeat(scene(rng, 1), 48, axis=0))
-        planted.expected[f"frozen{number}.mp4"] = "static"
+        planted.expected[f"frozen{number}.mp4"] = {"static"}
         planted.write(f"written{number}", written(scene(rng, 48)))
-        planted.expected[f"written{number}.mp4"] = "text"
+        planted.expected[f"written{number}.mp4"] = {
+            "text",
+            "static",
+        }  # what is written hides what moves
         how = ("blurred", "noisy", "dark")[number % 3]
         planted.write(f"spoilt{number}", spoilt(scene(rng, 48), how, rng))
-        planted.expected[f"spoilt{number}.mp4"] = how
+        planted.expected[f"spoilt{number}.mp4"] = {"fade"} if how == "dark" else {how}
         again = np.stack([cv2.resize(f, (320, 180)) for f in good])
         again = np.clip(again * 1.1 + 4, 0, 255).astype(np.uint8)
         planted.write(f"z_copy{number}", again[:-2])
-        planted.expected[f"z_copy{number}.mp4"] = "copy"
+        planted.expected[f"z_copy{number}.mp4"] = {"copy"}
     return planted

@@ -21,8 +21,8 @@ RULES = (
     Rule("text", "text <= 7"),
     Rule("dark", "brightness > 3"),
     Rule("flat", "contrast > 2"),
-    Rule("blurred", "sharpness > 0.02"),
-    Rule("noisy", "noise < 4"),
+    Rule("blurred", "sharpness > 0.15"),
+    Rule("noisy", "noise < 2.3"),
 )
 """The quarter with the least motion, and clips of which 7 % is text, as in Stable Video Diffusion,
 appendix C; the rest is our own."""

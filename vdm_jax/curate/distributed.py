@@ -2,11 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
+from pebble import ProcessPool
+
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.curate import work
+from vdm_jax.curate import local
 from vdm_jax.curate.stage import Resources, Row
 from vdm_jax.curate.work import Task
 
@@ -15,11 +18,13 @@ from vdm_jax.curate.work import Task
 class OnRay:
     """address: of the cluster, as `ray.init` takes it; None: RAY_ADDRESS, or one made here.
 
-    A worker that dies has its task done by another one, up to three times.
+    Each of Ray's workers has its tasks done by a process of its own, as `Local` does: a media file
+    cannot end it. So whatever ends a worker is no fault of a file, and its task is done again
+    elsewhere.
     """
 
     address: str | None = None
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
 
     def run(self, queue: deque[Task]) -> Iterator[tuple[Task, Row]]:
         """Each task with its result, as they come, until the queue, which may grow, is empty.
@@ -32,23 +37,55 @@ class OnRay:
             raise Refusal(
                 f"--executor ray needs Ray: pip install 'vdm-jax[ray]' ({error})"
             ) from error
-        if not ray.is_initialized():
-            ray.init(address=self.address, log_to_driver=False)
-        cpus, gpus = self.resources.cpus, self.resources.gpus
-        memory = round(self.resources.gigabytes * 2**30)
-        done: Any = ray.remote(work.done).options(
-            num_cpus=cpus, num_gpus=gpus, memory=memory, max_retries=3
+        _join(ray, self.address)
+        remote: Any = ray.remote(_done).options(
+            num_cpus=self.resources.cpus,
+            num_gpus=self.resources.gpus,
+            memory=round(self.resources.gigabytes * 2**30),
+            max_retries=-1,
         )
         flying: dict[Any, Task] = {}
-        while queue or flying:
-            room = max(2, round(2 * ray.cluster_resources().get("CPU", 1) / cpus))
-            while queue and len(flying) < room:
-                task = queue.popleft()
-                flying[done.remote(task)] = task
-            for future in ray.wait(list(flying))[0]:
-                task = flying.pop(future)
-                try:
-                    yield task, ray.get(future)
-                except ray.exceptions.RayError as error:
-                    why = str(error).strip().splitlines()[-1]
-                    yield task, {"reason": work.CRASHED, "why": f"ended its worker: {why}"}
+        try:
+            while queue or flying:
+                room = max(2, 2 * round(_cpus(ray) / self.resources.cpus))
+                while queue and len(flying) < room:
+                    task = queue.popleft()
+                    flying[remote.remote(task, self.resources.gigabytes)] = task
+                for reference in ray.wait(list(flying), timeout=10)[0]:
+                    yield flying.pop(reference), _result(ray, reference)
+        finally:
+            for reference in flying:
+                ray.cancel(reference, force=True)
+
+
+def _join(ray: Any, address: str | None) -> None:
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="warning")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise Refusal(f"--address {address}: no Ray cluster there ({error})") from error
+
+
+def _cpus(ray: Any) -> float:
+    """Of all nodes, as many as there are just now."""
+    return ray.cluster_resources().get("CPU", 1.0)
+
+
+def _result(ray: Any, reference: Any) -> Row:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, Refusal):
+            raise error.cause from None
+        raise
+
+
+def _done(task: Task, gigabytes: float) -> Row:
+    """In one of Ray's workers."""
+    return local.result(local.begun(_pool(gigabytes), task))
+
+
+@cache
+def _pool(gigabytes: float) -> ProcessPool:
+    return local.confined(1, gigabytes)

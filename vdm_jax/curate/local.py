@@ -32,33 +32,41 @@ class Local:
         """
         count = self.workers or len(os.sched_getaffinity(0))
         flying: dict[Future, Task] = {}
-        with ProcessPool(
-            count, initializer=_confined, initargs=(self.gigabytes,), context=get_context("spawn")
-        ) as pool:
+        with confined(count, self.gigabytes) as pool:
             try:
                 while queue or flying:
                     while queue and len(flying) < 2 * count:
                         task = queue.popleft()
-                        future = pool.schedule(work.done, args=[task], timeout=task.patience)
-                        flying[future] = task
+                        flying[begun(pool, task)] = task
                     for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                        yield flying.pop(future), _result(future)
+                        yield flying.pop(future), result(future)
             finally:
                 if flying:
                     pool.stop()
 
 
-def _result(future: Future) -> Row:
+def confined(workers: int, gigabytes: float) -> ProcessPool:
+    """Processes that may take so much memory each, and leave no core files."""
+    most = round(gigabytes * 2**30)
+    return ProcessPool(
+        workers, initializer=_confine, initargs=(most,), context=get_context("spawn")
+    )
+
+
+def begun(pool: ProcessPool, task: Task) -> Future:
+    return pool.schedule(work.done, args=[task], timeout=task.patience)
+
+
+def result(future: Future) -> Row:
+    """What became of a task that was begun."""
     try:
         return future.result()
     except TimeoutError:
         return {"reason": work.TIMED_OUT, "why": "took too long and was ended"}
-    except ProcessExpired as error:
-        return {"reason": work.CRASHED, "why": f"ended its worker (exit code {error.exitcode})"}
+    except ProcessExpired:
+        return {"reason": work.CRASHED, "why": "ended the process that read it"}
 
 
-def _confined(gigabytes: float) -> None:
-    """In a new worker: no more memory than this, no core files."""
-    most = round(gigabytes * 2**30)
+def _confine(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

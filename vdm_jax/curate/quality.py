@@ -1,6 +1,6 @@
 """How good the pictures are, technically: light, contrast, sharpness, noise, frames that stand.
 
-Plain measures of pixels, at the size that is stored; nothing learnt, so none is called aesthetic.
+Plain measures of pixels, of pictures of one size; nothing learnt, so none is called aesthetic.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import UInt8
 
-from vdm_jax.curate.opencv import grey, opencv
+from vdm_jax.curate.opencv import grey, opencv, shrunk
 from vdm_jax.curate.stage import Clip, Resources
 
 SECOND_DERIVATIVES = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
@@ -21,9 +21,12 @@ STANDS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """frames: of each clip, evenly spread, that are looked at; all for `standing`."""
+    """frames: of each clip, evenly spread, that are looked at; all for `standing`. side: shorter
+    side, in pixels, that they are scaled to, so that scores mean the same at every stored size.
+    """
 
     frames: int = 5
+    side: int = 128
 
     def build(self) -> "QualityStage":
         return QualityStage(self)
@@ -46,7 +49,8 @@ class QualityStage:
         opencv()
 
     def process(self, clip: Clip) -> Iterable[Clip]:
-        scores = np.array([measured(grey(frame)) for frame in clip.spread(self._config.frames)])
+        small = [shrunk(frame, self._config.side) for frame in clip.spread(self._config.frames)]
+        scores = np.array([measured(grey(frame)) for frame in small])
         brightness, contrast, sharpness, noise = np.median(scores, axis=0).tolist()
         return [
             clip.scored(

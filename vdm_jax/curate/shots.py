@@ -1,9 +1,10 @@
 """From a span of a video to clips: cuts, dissolves and fades, and no clip longer than wanted.
 
-Hard cuts are PySceneDetect's. What changes slowly is looked for at several frame rates at once, as
-in Stable Video Diffusion's cascade: two frames a quarter of a second, half a second, one and two
-seconds apart that show different things, and between them nothing but a blend of the two. A moving
-camera or thing is none: on the way it shows what neither end does.
+Hard cuts are PySceneDetect's: changes that stand out from those of the frames around them, as
+neither fast motion nor a flash does. What changes slowly is looked for at several frame rates at
+once, as in Stable Video Diffusion's cascade: two frames a quarter of a second, half a second, one
+and two seconds apart that show different things, and between them nothing but a blend of the two.
+A moving camera or thing is none: on the way it shows what neither end does.
 """
 
 from collections import deque
@@ -17,11 +18,14 @@ from jaxtyping import Bool, Float, UInt8
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.curate.opencv import grey, opencv, shrunk
 from vdm_jax.curate.stage import Clip, Span
-from vdm_jax.data.shots import Cuts
+from vdm_jax.data.shots import INSTALL
 
 SHORT, BLEND = "short", "fade"
 THUMB = (40, 24)  # width, height: small enough for little motion to vanish
 CUT_SIDE = 144  # shorter side of the pictures in which hard cuts are looked for
+CUT = 27.0  # mean change of hue, saturation and brightness at a hard cut
+STANDS_OUT = 2.0  # times the mean of the frames around it
+LATE = 2  # frames to each side that count as around it
 DIFFERENT = 8.0  # root mean square, of 255, from which two ends are not the same picture
 ALIKE = 0.5  # correlation of two ends that show the same thing
 PLAIN = 4.0  # deviation, of 255, of a picture that shows nothing: the end of a fade
@@ -72,17 +76,18 @@ class Shots:
     ) -> Iterator["_Waiting"]:
         """Every frame, once all that decides about it was seen."""
         widths = sorted({max(4, round(s * span.fps)) for s in self.seconds})
-        longest = max(widths, default=0)
+        longest = max(widths, default=LATE)
         waits: deque[_Waiting] = deque()
         thumbs = np.zeros((longest + 1, THUMB[0] * THUMB[1]), np.float32)
-        hard, rising, before = Cuts(span.fps), False, None
+        hard, rising, before = _HardCuts(span.fps), False, None
         for number, frame in enumerate(frames, span.start):
             thumbs = np.roll(thumbs, -1, axis=0)
             thumbs[-1] = _thumb(frame)
             now = _Waiting(number, frame, float(thumbs[-1].std()))
-            now.cut = hard.before(shrunk(frame, CUT_SIDE)) and before is not None
             now.gone = now.contrast < PLAIN
             waits.append(now)
+            if hard.seen(shrunk(frame, CUT_SIDE)):
+                waits[-1 - LATE].cut = True
             if now.gone:
                 _falling(waits)
             elif before is not None:
@@ -98,6 +103,29 @@ class Shots:
             if len(waits) > longest:
                 yield waits.popleft()
         yield from waits
+
+
+class _HardCuts:
+    """Raises Refusal if PySceneDetect is not installed."""
+
+    def __init__(self, fps: float):
+        try:
+            from scenedetect import FrameTimecode
+            from scenedetect.detectors import AdaptiveDetector
+        except ImportError as error:
+            raise Refusal(f"finding shots needs PySceneDetect: {INSTALL} ({error})") from error
+        self._at = lambda number: FrameTimecode(number, float(fps))
+        self._detector = AdaptiveDetector(
+            STANDS_OUT, min_scene_len=0, window_width=LATE, min_content_val=CUT
+        )
+        self._number = 0
+
+    def seen(self, frame: UInt8[np.ndarray, "h w 3"]) -> bool:
+        """Whether a cut lies before the frame that came LATE frames before this one."""
+        bgr = np.ascontiguousarray(frame[..., ::-1])
+        found = self._detector.process_frame(self._at(self._number), bgr)
+        self._number += 1
+        return bool(found)
 
 
 @dataclass
@@ -137,7 +165,7 @@ def blended(thumbs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
 
     first + share (last - first), with a share that grows from 0 to 1, is what a dissolve shows, but
     for what moves in it; and half-way it has no more contrast than that, which is less than that of
-    either end where they are unlike: what a moving camera shows on the way has as much as they have.
+    either end where they are unlike: what a moving camera shows on the way has as much as they.
     """
     none = np.zeros(len(thumbs), bool)
     first, middle, last = thumbs[0], thumbs[len(thumbs) // 2], thumbs[-1]

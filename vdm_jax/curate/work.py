@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 import re
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -53,7 +54,16 @@ class Task:
 
 
 def done(task: Task) -> Row:
-    """The result of a task: {"spans": [...]}, {"clips": [...]}, or {"reason": ..., "why": ...}."""
+    """The result of a task: {"spans": [...]}, {"clips": [...]}, or {"reason": ..., "why": ...}.
+
+    Raises Refusal on a machine that does not see the folders: that is no fault of a file.
+    """
+    for folder in (task.root, task.folder):
+        if not Path(folder).is_dir():
+            raise Refusal(
+                f"{folder}: is not there on {platform.node()}; put the folders of --input and "
+                "--output on a disk that all machines share, under the same path"
+            )
     try:
         return _look(task) if task.kind == "look" else _cut(task)
     except Refusal as refusal:

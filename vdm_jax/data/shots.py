@@ -28,7 +28,7 @@ def shots(
     it. No shortest length is set, as that would hide cuts inside shots: a flash yields shots of a
     few frames instead. Dissolves are not found. Raises Refusal if PySceneDetect is not installed.
     """
-    cuts = Cuts(fps)
+    cuts = _Cuts(fps)
     held: list[np.ndarray] = []
     for frame in frames:
         if cuts.before(frame) and held:
@@ -39,11 +39,8 @@ def shots(
         yield Shot(start, np.stack(held))
 
 
-class Cuts:
-    """Tells, frame by frame, whether a hard cut lies before it.
-
-    Raises Refusal if PySceneDetect is not installed.
-    """
+class _Cuts:
+    """Tells, frame by frame, whether a cut lies before it."""
 
     def __init__(self, fps: float | int):
         try:
