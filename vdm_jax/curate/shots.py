@@ -22,7 +22,7 @@ from vdm_jax.data.shots import INSTALL
 
 SHORT, BLEND = "short", "fade"
 THUMB = (40, 24)  # width, height: small enough for little motion to vanish
-CUT_SIDE = 144  # shorter side of the pictures in which hard cuts are looked for
+SIDE = 96  # shorter side of the pictures that are looked at
 CUT = 27.0  # mean change of hue, saturation and brightness at a hard cut
 STANDS_OUT = 2.0  # times the mean of the frames around it
 LATE = 2  # frames to each side that count as around it
@@ -81,12 +81,13 @@ class Shots:
         thumbs = np.zeros((longest + 1, THUMB[0] * THUMB[1]), np.float32)
         hard, rising, before = _HardCuts(span.fps), False, None
         for number, frame in enumerate(frames, span.start):
-            thumbs = np.roll(thumbs, -1, axis=0)
-            thumbs[-1] = _thumb(frame)
+            small = shrunk(frame, SIDE)
+            thumbs[:-1] = thumbs[1:]
+            thumbs[-1] = _thumb(small)
             now = _Waiting(number, frame, float(thumbs[-1].std()))
             now.gone = now.contrast < PLAIN
             waits.append(now)
-            if hard.seen(shrunk(frame, CUT_SIDE)):
+            if hard.seen(small):
                 waits[-1 - LATE].cut = True
             if now.gone:
                 _falling(waits)

@@ -71,9 +71,9 @@ class Clip:
 class Resources:
     """What one worker with this stage takes; Ray places workers by it."""
 
-    cpus: float = 1
-    gpus: float = 0
-    gigabytes: float = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+    gigabytes: float = 1.0
 
 
 @runtime_checkable

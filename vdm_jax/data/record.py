@@ -31,7 +31,7 @@ MAGIC = b"VDMC"
 RECORD_FRAMES = 32
 _PREFIX = struct.Struct("<4sHI")
 _LENGTH = struct.Struct("<I")
-_JPEG = {"quality": 96, "subsampling": 0, "optimize": True}
+_JPEG = {"quality": 96, "subsampling": 0}
 
 
 def pack(key: str, start: int, frames: UInt8[np.ndarray, "t h w 3"]) -> bytes:
