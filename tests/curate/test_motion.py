@@ -51,8 +51,7 @@ def test_on_a_real_pair_of_pictures_the_error_is_a_twentieth(stage, capsys):
     seen = np.isfinite(error)
     told, is_so = np.hypot(*flow)[seen].mean(), true[seen].mean()
     with capsys.disabled():
-        print(
-            f"\nflow of the stereo pair at {a.shape[1]}x{a.shape[0]}: error {np.median(error[seen]):.2f} px"
-            f" median, {error[seen].mean():.2f} mean; score {told / is_so - 1:+.1%} off"
-        )
+        print(f"\nflow of a stereo pair at {a.shape[1]}x{a.shape[0]}, pixels off:", end=" ")
+        print(f"{np.median(error[seen]):.2f} (median), {error[seen].mean():.2f} (mean)", end="; ")
+        print(f"score {told / is_so - 1:+.1%}")
     assert np.median(error[seen]) < 0.6 and told == pytest.approx(is_so, rel=0.06)
