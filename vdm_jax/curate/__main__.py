@@ -1,6 +1,7 @@
 """`python -m vdm_jax.curate --input DIR --output DIR [--config configs/curate.py]`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -8,7 +9,7 @@ from tqdm import tqdm
 from vdm_jax.core import command, options, page
 from vdm_jax.core import config as configs
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.curate import output, report
+from vdm_jax.curate import output, report, weights
 from vdm_jax.curate.config import CurateConfig
 from vdm_jax.curate.curation import WORK, Curation, Executor
 from vdm_jax.curate.stage import Row, needed
@@ -24,6 +25,8 @@ Turn raw videos into shards of training clips. The same command again goes on wh
                             lies in a .txt beside its video, or in the list
   --output DIR              the folder of the shards
   --config FILE[:FUNCTION]  a Python file and its function (default: what configs/curate.py says)
+  --weights NAME=PATH ...   weights that stages of the config need, by the names that they ask for:
+                            a model directory that vdm_jax.convert wrote, or a file; may be repeated
   --executor local|ray      worker processes here (default), or on a Ray cluster
   --workers COUNT           worker processes here; one for each core if absent
   --address ADDRESS         of the Ray cluster; RAY_ADDRESS, or one made here, if absent
@@ -38,6 +41,7 @@ def main(args: Sequence[str]) -> int:
         args,
         ("--input", "--output", "--config", "--executor", "--workers", "--address"),
         ("--print-config", "--help", "-h"),
+        ("--weights",),
     )
     spec = own.values.get("--config")
     config = configs.load(spec) if spec else CurateConfig()
@@ -53,6 +57,7 @@ def main(args: Sequence[str]) -> int:
     for name in ("--input", "--output"):
         if name not in own.values:
             raise Refusal(f"{name} is missing; see {PROG} --help")
+    config = replace(config, weights=weights.given(own.lists["--weights"], config.weights))
     curation = Curation(
         config=config, source=Path(own.values["--input"]), output=Path(own.values["--output"])
     )
@@ -63,16 +68,20 @@ def main(args: Sequence[str]) -> int:
 def _executor(own: options.Own, config: CurateConfig) -> Executor:
     kind = own.values.get("--executor", "local")
     workers = own.values.get("--workers")
+    resources = needed(config.build())
     if workers is not None and not (workers.isdecimal() and int(workers)):
         raise Refusal(f"--workers must be at least 1, got {workers}")
     if kind == "local":
         from vdm_jax.curate.local import Local
 
-        return Local(workers=None if workers is None else int(workers))
+        return Local(
+            workers=None if workers is None else int(workers),
+            gigabytes=max(Local.gigabytes, resources.gigabytes),
+        )
     if kind == "ray":
         from vdm_jax.curate.distributed import OnRay
 
-        return OnRay(address=own.values.get("--address"), resources=needed(config.build()))
+        return OnRay(address=own.values.get("--address"), resources=resources)
     raise Refusal(f"--executor {kind}: there are local and ray")
 
 
@@ -82,7 +91,7 @@ def _curate(curation: Curation, executor: Executor) -> int:
         found = curation.run(executor, bar.done)
     text = report.html(curation.config, found, folder, curation.output.name)
     page.replace(curation.output / "report.html", text.encode())
-    output.tables(found, curation.output)
+    output.tables(found, curation.output, curation.config.vectors)
     for line in said(found):
         print(line)
     with tqdm(total=len(found.kept), unit=" clips", desc="writing", leave=False) as bar:

@@ -3,13 +3,15 @@
 from dataclasses import dataclass, fields
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.curate.likeness import Likeness
+from vdm_jax.curate.likeness import LIKENESS, Likeness
 from vdm_jax.curate.motion import Motion
 from vdm_jax.curate.quality import Quality
 from vdm_jax.curate.rules import Rule
 from vdm_jax.curate.shots import Shots
+from vdm_jax.curate.similarity import CLIP, Similarity
 from vdm_jax.curate.stage import Stage, StageConfig
 from vdm_jax.curate.text import Text
+from vdm_jax.curate.weights import WeightedConfig, Weights, found
 from vdm_jax.data.shard import Provenance
 
 OWN = Provenance(
@@ -28,23 +30,33 @@ RULES = (
 appendix C; the rest is our own."""
 
 
+JUDGING = {"rules", "alike", "same", "vectors", "held_out", "provenance", "patience"}
+"""The parts of a config that change nothing of what is found out about a clip."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CurateConfig:
     """From videos to shards of clips.
 
     size: shorter side of the stored frames, in pixels. span: seconds of a video that one worker
-    takes at a time; a shot that goes over the end of one becomes two clips. alike: cosine from
-    which two clips are copies. rules: asked one after the other of every clip; the first that does
-    not hold rejects it. held_out: the last share of each video, in clips, that makes the split
-    "test". patience: seconds that a worker may take for a second of video, and at least a minute.
+    takes at a time; a shot that goes over the end of one becomes two clips. weights: of the stages
+    that need some; --weights adds to them. rules: asked one after the other of every clip; the
+    first that does not hold rejects it. alike: cosine from which two clips are copies. same: cosine
+    of CLIP's vectors from which two clips show the same; None: not asked. vectors: those that
+    clips.parquet keeps, "likeness" or "clip". held_out: the last share of each video, in clips,
+    that makes the split "test". patience: seconds that a worker may take for a second of video, and
+    at least a minute.
     """
 
     size: int = 256
     span: float = 120.0
     shots: Shots = Shots()
-    stages: tuple[StageConfig, ...] = (Motion(), Quality(), Likeness(), Text())
+    stages: tuple[StageConfig | WeightedConfig, ...] = (Motion(), Quality(), Likeness(), Text())
+    weights: tuple[Weights, ...] = ()
     rules: tuple[Rule, ...] = RULES
     alike: float = 0.97
+    same: float | None = None
+    vectors: tuple[str, ...] = ()
     held_out: float = 0.1
     patience: float = 30.0
     provenance: Provenance = OWN
@@ -54,6 +66,8 @@ class CurateConfig:
             "size": ("16 to 2160", 16 <= self.size <= 2160),
             "span": ("above 1", self.span > 1),
             "alike": ("in (0, 1]", 0 < self.alike <= 1),
+            "same": ("in (0, 1]", self.same is None or 0 < self.same <= 1),
+            "vectors": (f"of {LIKENESS}, {CLIP}", {*self.vectors} <= {LIKENESS, CLIP}),
             "held_out": ("in [0, 1)", 0 <= self.held_out < 1),
             "patience": ("above 0", self.patience > 0),
         }
@@ -62,8 +76,16 @@ class CurateConfig:
                 raise Refusal(f"{name} must be {wanted}, got {getattr(self, name)}")
 
     def build(self) -> list[Stage]:
-        """The stages, not yet set up; refuses rules that read what none of them tells."""
-        stages = [stage.build() for stage in self.stages]
+        """The stages, not yet set up; refuses weights that are missing, and rules that read what
+        no stage tells."""
+        paths = found(self.stages, self.weights)
+        stages = [
+            stage.build(paths) if isinstance(stage, WeightedConfig) else stage.build()
+            for stage in self.stages
+        ]
+        sees = any(isinstance(stage, Similarity) for stage in self.stages)
+        if not sees and (self.same is not None or CLIP in self.vectors):
+            raise Refusal("CLIP's vectors are asked for (same, vectors), but no Similarity stage")
         known = {"frames", "seconds", "fps", "height", "width"}
         for stage in stages:
             known |= stage.columns.keys()
@@ -74,5 +96,5 @@ class CurateConfig:
 
 def settings(config: CurateConfig) -> dict[str, object]:
     """The parts of a config that what was found out about a clip depends on."""
-    names = {field.name for field in fields(config)} - {"rules", "alike", "held_out", "provenance"}
-    return {name: getattr(config, name) for name in sorted(names - {"patience"})}
+    names = {field.name for field in fields(config)} - JUDGING
+    return {name: getattr(config, name) for name in sorted(names)}

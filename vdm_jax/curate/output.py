@@ -1,7 +1,7 @@
 """What a curation leaves: shards of the kept clips, and the tables of all clips and files."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.curate import work
 from vdm_jax.curate.config import CurateConfig
-from vdm_jax.curate.stage import Row, Span
+from vdm_jax.curate.stage import Row, Span, unpacked
 from vdm_jax.curate.verdict import TEST, TRAIN, Verdict
 from vdm_jax.data.record import RECORD_FRAMES, unpack
 from vdm_jax.data.shard import Manifest, Writer
@@ -50,8 +50,8 @@ def write(
     return manifest
 
 
-def tables(verdict: Verdict, output: Path) -> None:
-    """clips.parquet and files.parquet."""
+def tables(verdict: Verdict, output: Path, vectors: Sequence[str] = ()) -> None:
+    """clips.parquet and files.parquet. vectors: names of those that the first one keeps."""
     names = [name for clip in verdict.clips for name in clip["scores"]]
     scores = {
         name: pa.array([clip["scores"].get(name) for clip in verdict.clips], pa.float64())
@@ -60,6 +60,14 @@ def tables(verdict: Verdict, output: Path) -> None:
     plain = ("key", "file", "start", "frames", "fps", "height", "width", "caption", "rejected",
              "copy_of", "split")  # fmt: skip
     columns: dict[str, Any] = {name: [clip[name] for clip in verdict.clips] for name in plain}
+    columns["captions"] = pa.array(
+        [list(clip["captions"].items()) for clip in verdict.clips],
+        pa.map_(pa.string(), pa.string()),
+    )
+    for name in vectors:
+        found = [clip["vectors"].get(name) for clip in verdict.clips]
+        numbers = [None if text is None else unpacked(text) for text in found]
+        columns[f"vector_{name}"] = pa.array(numbers, pa.list_(pa.float16()))
     _save(pa.table(columns | scores), output / CLIPS)
     _save(pa.Table.from_pylist(verdict.files), output / FILES)
 

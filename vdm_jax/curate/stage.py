@@ -1,11 +1,15 @@
 """What flows through curation, and what a stage is: clip in, clips out."""
 
+import base64
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float16, UInt8
+
+SIDECAR = "sidecar"
+"""Who wrote the caption that the user gave with a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +17,7 @@ class Span:
     """A part of a video file that is decoded at once: frames start … stop - 1.
 
     file: relative to the input folder. fps: at which they are numbered. end: of the whole video.
-    height, width: that its frames are scaled to.
+    height, width: that its frames are scaled to. caption: that the user gave with the file.
     """
 
     file: str
@@ -23,6 +27,7 @@ class Span:
     end: int = 0
     height: int = 0
     width: int = 0
+    caption: str = ""
 
     @property
     def key(self) -> str:
@@ -129,3 +134,12 @@ def needed(stages: Iterable[Stage]) -> Resources:
 
 Row = dict[str, Any]
 """A line of a table: what JSON can hold."""
+
+
+def packed(vector: np.ndarray) -> str:
+    """A vector in a row: its numbers as float16, in base64."""
+    return base64.b64encode(vector.astype("<f2").tobytes()).decode()
+
+
+def unpacked(text: str) -> Float16[np.ndarray, " d"]:
+    return np.frombuffer(base64.b64decode(text), "<f2").astype(np.float16)

@@ -10,9 +10,11 @@ from vdm_jax.curate.config import CurateConfig
 from vdm_jax.curate.inputs import File
 from vdm_jax.curate.likeness import LIKENESS, copies
 from vdm_jax.curate.rules import judged
-from vdm_jax.curate.stage import Row
+from vdm_jax.curate.similarity import CLIP
+from vdm_jax.curate.stage import SIDECAR, Row, unpacked
 
 COPY = "copy"
+SAME = "same"
 TRAIN, TEST = "train", "test"
 KEPT = "kept"
 
@@ -41,7 +43,9 @@ def verdict(config: CurateConfig, files: Sequence[File], results: Mapping[str, R
         clips += found
         told.append(wrong)
     for clip in clips:
-        clip["caption"] = captions[clip["file"]]
+        given = captions[clip["file"]]
+        clip["captions"] = ({SIDECAR: given} if given else {}) | clip["captions"]
+        clip["caption"] = next(iter(clip["captions"].values()), "")
         clip["copy_of"] = clip["split"] = ""
     early = [clip["rejected"] for clip in clips if clip["rejected"]]
     funnel = [(reason, early.count(reason)) for reason in sorted(set(early))]
@@ -50,7 +54,9 @@ def verdict(config: CurateConfig, files: Sequence[File], results: Mapping[str, R
         for index in gone:
             clips[index]["rejected"] = rule.reason
         funnel.append((rule.reason, len(gone)))
-    funnel.append((COPY, _copies(clips, config.alike)))
+    funnel.append((COPY, _copies(clips, LIKENESS, config.alike, COPY)))
+    if config.same is not None:
+        funnel.append((SAME, _copies(clips, CLIP, config.same, SAME)))
     _split([clip for clip in clips if not clip["rejected"]], config.held_out)
     return Verdict(clips=clips, files=told, funnel=funnel)
 
@@ -86,14 +92,14 @@ def _of(file: File, results: Mapping[str, Row]) -> tuple[list[Row], Row]:
     return clips, row
 
 
-def _copies(clips: list[Row], alike: float) -> int:
-    kept = [clip for clip in clips if not clip["rejected"] and LIKENESS in clip["vectors"]]
+def _copies(clips: list[Row], vector: str, alike: float, reason: str) -> int:
+    kept = [clip for clip in clips if not clip["rejected"] and vector in clip["vectors"]]
     if not kept:
         return 0
-    vectors = np.array([clip["vectors"][LIKENESS] for clip in kept], np.float32)
-    found = copies(vectors, alike)
+    vectors = np.array([unpacked(clip["vectors"][vector]) for clip in kept], np.float32)
+    found = copies(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 0.5), alike)
     for copy, first in found.items():
-        kept[copy]["rejected"], kept[copy]["copy_of"] = COPY, kept[first]["key"]
+        kept[copy]["rejected"], kept[copy]["copy_of"] = reason, kept[first]["key"]
     return len(found)
 
 

@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from vdm_jax.core import config as configs
 from vdm_jax.core import video
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.curate.stage import Clip, Row, Span, Stage, chain
+from vdm_jax.curate.stage import SIDECAR, Clip, Row, Span, Stage, chain, packed
 from vdm_jax.data.record import RECORD_FRAMES, pack
 from vdm_jax.data.transform import short_side
 
@@ -90,7 +90,7 @@ def _look(task: Task) -> Row:
     spans = [
         Span(
             file=task.span.file, start=a, stop=b, fps=extent.fps, end=extent.frames,
-            height=size[0], width=size[1],
+            height=size[0], width=size[1], caption=task.span.caption,
         )
         for a, b in pairwise(borders)
     ]  # fmt: skip
@@ -107,7 +107,8 @@ def _cut(task: Task) -> Row:
     writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
     rows, records = [], 0
     try:
-        for clip in chain(stages, config.shots.clips(span, frames)):
+        clips = (_captioned(clip, span) for clip in config.shots.clips(span, frames))
+        for clip in chain(stages, clips):
             row = told(clip)
             if not clip.rejected:
                 row["record"] = records
@@ -123,6 +124,10 @@ def _cut(task: Task) -> Row:
             writer.close()
         part.unlink(missing_ok=True)
     return {"clips": rows}
+
+
+def _captioned(clip: Clip, span: Span) -> Clip:
+    return replace(clip, captions={SIDECAR: span.caption}) if span.caption else clip
 
 
 def name(span: Span) -> str:
@@ -144,7 +149,7 @@ def told(clip: Clip) -> Row:
         "rejected": clip.rejected,
         "scores": clip.scores,
         "captions": clip.captions,
-        "vectors": {name: vector.tolist() for name, vector in clip.vectors.items()},
+        "vectors": {name: packed(vector) for name, vector in clip.vectors.items()},
     }
 
 
