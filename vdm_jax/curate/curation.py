@@ -11,7 +11,7 @@ output/
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -97,10 +97,13 @@ class Curation:
             if file.reason:
                 continue
             look = Task(
-                kind="look", span=Span(file=file.name), root=str(root.absolute()),
-                folder=str((self.output / WORK).absolute()), config=described,
+                kind="look",
+                span=Span(file=file.name, caption=file.caption),
+                root=str(root.absolute()),
+                folder=str((self.output / WORK).absolute()),
+                config=described,
                 patience=max(work.LEAST, file.bytes / 2**20),
-            )  # fmt: skip
+            )
             if look.key not in results:
                 yield look
                 continue
@@ -114,7 +117,7 @@ class Curation:
             span = Span(**each)
             seconds = (span.stop - span.start) / span.fps
             patience = max(work.LEAST, self.config.patience * seconds)
-            task = Task(**asdict(look) | {"kind": "cut", "span": span, "patience": patience})
+            task = replace(look, kind="cut", span=span, patience=patience)
             if task.key in results and self._is_there(span, results[task.key]):
                 progress(task, results[task.key])
             else:
@@ -129,4 +132,4 @@ class Curation:
 
 
 def _identity(files: list[File]) -> str:
-    return work.digest([[f.name, f.bytes, f.changed, f.reason] for f in files])
+    return work.digest([[f.name, f.caption, f.bytes, f.changed, f.reason] for f in files])

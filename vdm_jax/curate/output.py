@@ -23,7 +23,7 @@ DRAFT = "shards"
 
 
 def write(
-    config: CurateConfig, verdict: Verdict, folder: Path, output: Path, tick: Callable[[], None]
+    config: CurateConfig, verdict: Verdict, folder: Path, output: Path, tick: Callable[[], object]
 ) -> Manifest:
     """Shards and tables; the manifest last, so that without it nothing is finished.
 

@@ -108,7 +108,7 @@ def _histograms(config: CurateConfig, verdict: Verdict) -> str:
     for number, name in enumerate(names):
         axes = figure.add_subplot(rows, 3, number + 1)
         values = columns[name]
-        bins = np.histogram_bin_edges(values[np.isfinite(values)], 40)
+        bins = np.histogram_bin_edges(values[np.isfinite(values)], 40).tolist()
         axes.hist(values, bins, color="#d4d4d8", label="seen")
         axes.hist(values[kept], bins, color="#2563eb", label=KEPT)
         axes.set_title(name, fontsize=10, loc="left")

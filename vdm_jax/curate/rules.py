@@ -7,7 +7,7 @@ rules before it left. Nothing else is understood, so a rule cannot do anything b
 
 import ast
 import operator
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,13 @@ from jaxtyping import Bool, Float
 
 from vdm_jax.core.refusal import Refusal
 
-ARITHMETIC = {
+ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.USub: operator.neg,
 }
-COMPARISONS = {
+COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
     ast.Gt: operator.gt,
@@ -69,7 +68,10 @@ class Rule:
 def judged(
     rules: Sequence[Rule], columns: Columns, reasons: Sequence[str]
 ) -> Iterator[tuple[Rule, list[int]]]:
-    """Each rule with the clips that it rejects, of those left. reasons: of those gone, else """ ""
+    """Each rule with the clips that it rejects, of those left.
+
+    reasons: of each clip, why it is gone already; empty where it is not.
+    """
     left = np.array([not reason for reason in reasons], bool)
     for rule in rules:
         among = left.nonzero()[0]

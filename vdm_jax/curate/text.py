@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -61,7 +62,7 @@ class TextStage:
     def area(self, frame: UInt8[np.ndarray, "h w 3"]) -> float:
         """Share of a frame that is text, in %."""
         small = np.ascontiguousarray(shrunk(frame, self._config.side)[..., ::-1])
-        found = self._read(small, use_det=True, use_cls=False, use_rec=True)
+        found: Any = self._read(small, use_det=True, use_cls=False, use_rec=True)
         mask = np.zeros(small.shape[:2], np.uint8)
         boxes = () if found.boxes is None else found.boxes
         for box, words, sure in zip(boxes, found.txts or (), found.scores or (), strict=True):
