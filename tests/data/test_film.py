@@ -10,6 +10,7 @@ import pytest
 from vdm_jax.core import video
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data import film
+from vdm_jax.data.clips import Windowed
 from vdm_jax.data.film import PARTS, FilmConfig
 from vdm_jax.data.shard import Shards
 from vdm_jax.data.shots import shots
@@ -92,8 +93,9 @@ def test_the_film_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture):
     film.main(["--output", str(output), "--size", "64"])
     assert "© 2008 Blender Foundation" in capsys.readouterr().out
     windows = Windows(num_frames=16)
-    train = Shards(output, "train", windows, (64, 64))
-    test = Shards(output, "test", windows, (64, 64))
+    train, test = (
+        Windowed(Shards(output, split), windows, (64, 64)) for split in ("train", "test")
+    )
     assert len(train) > 500 and len(test) > 100
     assert train[0]["video"].shape == (16, 64, 64, 3)
     film.main(["--output", str(output), "--size", "64"])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +6,10 @@ import pytest
 
 from vdm_jax.core import video
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.data.folder import Folder, skip_bad
-from vdm_jax.data.loader import Loader, Source
+from vdm_jax.data.clips import Samples, Windowed
+from vdm_jax.data.folder import Folder, VideoFolder
+from vdm_jax.data.loader import Loader
+from vdm_jax.data.source import Source
 from vdm_jax.data.transform import Windows
 
 
@@ -26,12 +29,18 @@ def videos(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def opened(path: Path, windows: Windows, size: tuple[int, int], **more) -> Windowed:
+    height, width = size
+    part = VideoFolder(directory=str(path), windows=windows, height=height, width=width, **more)
+    return part.build()
+
+
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((a / 255.0 - b / 255.0) ** 2) + 1e-12))
 
 
 def test_windows_captions_and_keys(videos: Path):
-    source = Folder(videos, Windows(num_frames=4, every=2), (48, 64))
+    source = opened(videos, Windows(num_frames=4, every=2), (48, 64))
     assert isinstance(source, Source)
     samples = [source[i] for i in range(len(source))]
     assert [s["key"] for s in samples] == ["b.mp4:0", "b.mp4:8", "deep/er/a.MP4:0"]
@@ -44,7 +53,7 @@ def test_windows_captions_and_keys(videos: Path):
 
 
 def test_resampling_to_one_rate(videos: Path):
-    source = Folder(videos, Windows(num_frames=3), (16, 16), fps=8)
+    source = opened(videos, Windows(num_frames=3), (16, 16), fps=8.0)
     keys = [source[i]["key"] for i in range(len(source))]
     assert keys == [f"b.mp4:{i}" for i in range(0, 18, 3)] + ["deep/er/a.MP4:0"]
     assert {float(source[i]["fps"]) for i in range(len(source))} == {8}
@@ -52,7 +61,7 @@ def test_resampling_to_one_rate(videos: Path):
 
 def test_fingerprint_follows_contents(videos: Path):
     def of(frames: int = 4) -> str:
-        return Folder(videos, Windows(num_frames=frames), (16, 16)).fingerprint
+        return opened(videos, Windows(num_frames=frames), (16, 16)).fingerprint
 
     first = of()
     assert first == of() != of(5)
@@ -60,26 +69,30 @@ def test_fingerprint_follows_contents(videos: Path):
     assert of() != first
 
 
-def test_bad_files_are_all_named_or_skipped(videos: Path, capsys: pytest.CaptureFixture):
+def test_bad_files_are_all_named_or_skipped(videos: Path, caplog: pytest.LogCaptureFixture):
     whole = (videos / "b.mp4").read_bytes()
     (videos / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     (videos / "text.mov").write_text("ffconcat version 1.0\nfile b.mp4\n")
     windows = Windows(num_frames=4, every=2)
-    with pytest.raises(Refusal, match="2 unreadable") as refusal:
-        Folder(videos, windows, (16, 16))
+    with pytest.raises(Refusal, match="2 of 5 unreadable") as refusal:
+        opened(videos, windows, (16, 16))
     assert "cut.mp4" in str(refusal.value) and "text.mov" in str(refusal.value)
     assert "\n" not in str(refusal.value)
-    source = Folder(videos, windows, (16, 16), bad_files=skip_bad)
-    assert len(source) == 3
-    assert "skipping 2 unreadable" in capsys.readouterr().out
+    part = Samples(
+        clips=Folder(directory=str(videos), bad_share=0.4), windows=windows, height=16, width=16
+    )
+    assert len(part.build()) == 3
+    assert "skipping 2 of 5 unreadable" in caplog.text and "text.mov" in caplog.text
+    with pytest.raises(Refusal, match=r"2 of 5 unreadable, over the share of 0\.3"):
+        replace(part, clips=replace(part.clips, bad_share=0.3)).build()
 
 
 def test_nothing_to_read_is_refused(tmp_path: Path, videos: Path):
     windows = Windows(num_frames=4)
     with pytest.raises(Refusal, match="no such folder"):
-        Folder(tmp_path / "none", windows, (16, 16))
+        opened(tmp_path / "none", windows, (16, 16))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(Refusal, match="holds no videos"):
-        Folder(tmp_path / "empty", windows, (16, 16))
-    with pytest.raises(Refusal, match="no video has 40 frames"):
-        Folder(videos, Windows(num_frames=40), (16, 16))
+    with pytest.raises(Refusal, match="holds none of"):
+        opened(tmp_path / "empty", windows, (16, 16))
+    with pytest.raises(Refusal, match="no clip has 40 frames"):
+        opened(videos, Windows(num_frames=40), (16, 16))

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.data.loader import Loader, Reading, Source
-from vdm_jax.data.shard import Manifest, Provenance, Shards, Writer, pack, unpack, verify
+from vdm_jax.data.clips import Clips, Windowed
+from vdm_jax.data.loader import Loader, Reading
+from vdm_jax.data.record import pack, unpack
+from vdm_jax.data.shard import Manifest, Provenance, Shards, Writer, verify
+from vdm_jax.data.source import Source
 from vdm_jax.data.transform import Windows
 
 PROVENANCE = Provenance(title="Test", source="made here", licence="CC0", credit="nobody © 2026")
@@ -40,6 +43,10 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def opened(path: Path, split: str, windows: Windows, size: tuple[int, int]) -> Windowed:
+    return Windowed(Shards(path, split), windows, size)
+
+
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((a / 255.0 - b / 255.0) ** 2) + 1e-12))
 
@@ -54,7 +61,8 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     ],
 )
 def test_every_window_of_every_clip(dataset: Path, windows: Windows):
-    source = Shards(dataset, "train", windows, (48, 64))
+    assert isinstance(Shards(dataset, "train"), Clips)
+    source = opened(dataset, "train", windows, (48, 64))
     assert isinstance(source, Source)
     expected = [
         (number, window)
@@ -76,7 +84,7 @@ def test_every_window_of_every_clip(dataset: Path, windows: Windows):
 
 
 def test_samples_are_scaled(dataset: Path):
-    sample = Shards(dataset, "test", Windows(num_frames=8), (24, 24))[1]
+    sample = opened(dataset, "test", Windows(num_frames=8), (24, 24))[1]
     assert sample["video"].shape == (8, 24, 24, 3)
 
 
@@ -93,7 +101,7 @@ def test_several_shards_and_the_manifest(dataset: Path):
 
 def test_fingerprint_names_contents_and_settings(dataset: Path):
     def of(split: str = "train", frames: int = 4, size: int = 32) -> str:
-        return Shards(dataset, split, Windows(num_frames=frames), (size, size)).fingerprint
+        return opened(dataset, split, Windows(num_frames=frames), (size, size)).fingerprint
 
     assert of() == of()
     assert len({of(), of("test"), of(frames=5), of(size=16)}) == 4
@@ -102,7 +110,7 @@ def test_fingerprint_names_contents_and_settings(dataset: Path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_through_the_loader(dataset: Path, workers: int):
     """Threads and worker processes read the same samples as a plain loop over the order."""
-    source = Shards(dataset, "train", Windows(num_frames=8, step=4), (16, 16))
+    source = opened(dataset, "train", Windows(num_frames=8, step=4), (16, 16))
     loader = Loader(source, batch_size=6, seed=1, reading=Reading(threads=3, workers=workers))
     by_key = {source[i]["key"]: source[i]["video"] for i in range(len(source))}
     seen = []
@@ -116,7 +124,7 @@ def test_through_the_loader(dataset: Path, workers: int):
 
 
 def test_a_source_can_be_pickled(dataset: Path):
-    source = Shards(dataset, "test", Windows(num_frames=8), (16, 16))
+    source = opened(dataset, "test", Windows(num_frames=8), (16, 16))
     before = source[0]["video"]
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(source))[0]["video"], before)
 
@@ -135,13 +143,31 @@ def test_any_changed_byte_of_a_record_is_noticed():
             unpack(record, key, start, [0])
 
 
+def test_any_changed_bit_of_a_shard_is_refused_or_changes_nothing(dataset: Path):
+    path = dataset / "test" / "00000.array_record"
+    whole, windows = path.read_bytes(), Windows(num_frames=16)
+    expected = opened(dataset, "test", windows, (48, 64))[0]["video"]
+    rng, refused = np.random.default_rng(1), 0
+    for at in rng.integers(0, len(whole), 120):
+        data = bytearray(whole)
+        data[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        source = opened(dataset, "test", windows, (48, 64))
+        try:
+            np.testing.assert_array_equal(source[0]["video"], expected)
+        except Refusal:
+            refused += 1
+    first, length = whole.index(b"VDMC"), len(pack("test-0", 0, clip(0, 16)))
+    assert length <= len(whole) - first and refused >= 120 * 0.9 * length / len(whole)
+
+
 def test_a_damaged_shard_is_refused_by_name(dataset: Path):
     path = dataset / "test" / "00000.array_record"
     data = bytearray(path.read_bytes())
     at = data.index(b"VDMC") + 500
     data[at : at + 50] = bytes(50)
     path.write_bytes(data)
-    source = Shards(dataset, "test", Windows(num_frames=16), (16, 16))
+    source = opened(dataset, "test", Windows(num_frames=16), (16, 16))
     with pytest.raises(Refusal, match=r"test/00000\.array_record: record 0 \(test-0\)") as refusal:
         source[0]
     assert "\n" not in str(refusal.value)
@@ -154,10 +180,10 @@ def test_shards_swapped_or_short_are_refused(dataset: Path):
     path = dataset / "test" / "00000.array_record"
     os.truncate(path, path.stat().st_size - 7)
     with pytest.raises(Refusal, match="bytes instead of"):
-        Shards(dataset, "test", windows, (16, 16))
+        opened(dataset, "test", windows, (16, 16))
     path.unlink()
     with pytest.raises(Refusal, match="shard is missing"):
-        Shards(dataset, "test", windows, (16, 16))
+        opened(dataset, "test", windows, (16, 16))
 
 
 @pytest.mark.parametrize(
@@ -174,12 +200,12 @@ def test_bad_manifests_are_refused(tmp_path: Path, text: str | None, words: str)
     if text is not None:
         (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(Refusal, match=words) as refusal:
-        Shards(tmp_path, "train", Windows(num_frames=4), (16, 16))
+        opened(tmp_path, "train", Windows(num_frames=4), (16, 16))
     assert "\n" not in str(refusal.value)
 
 
 def test_what_is_not_there_is_refused(dataset: Path):
     with pytest.raises(Refusal, match=r"no split 'valid', only \['test', 'train'\]"):
-        Shards(dataset, "valid", Windows(num_frames=4), (16, 16))
-    with pytest.raises(Refusal, match="no clip of 'test' has 17 frames"):
-        Shards(dataset, "test", Windows(num_frames=17), (16, 16))
+        opened(dataset, "valid", Windows(num_frames=4), (16, 16))
+    with pytest.raises(Refusal, match="test: no clip has 17 frames"):
+        opened(dataset, "test", Windows(num_frames=17), (16, 16))

@@ -5,13 +5,14 @@ A batch of one shape holds both, so that nothing is compiled twice and the mixtu
 the same; a picture costs what one frame does.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.data.loader import Sample, Source, stack
+from vdm_jax.data.source import Sample, Source, drawn, stack
 
 
 @runtime_checkable
@@ -72,12 +73,19 @@ class Joint:
         return max(len(self.videos), -(-len(self.pictures) // self._count))
 
     def __getitem__(self, index: int) -> Sample:
+        return self._joined(index, lambda source, n: source[n])
+
+    def draw(self, index: int, rng: np.random.Generator) -> Sample:
+        """A sample, with what both sources leave to chance."""
+        return self._joined(index, lambda source, n: drawn(source, n, rng))
+
+    def _joined(self, index: int, taken: Callable[[Source, int], Sample]) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(index)
         numbers = range(index * self._count, (index + 1) * self._count)
-        pictures = stack([self.pictures[n % len(self.pictures)] for n in numbers])
+        pictures = stack([taken(self.pictures, n % len(self.pictures)) for n in numbers])
         beside = {name: np.asarray(rows) for name, rows in pictures.items() if _kept(name)}
-        return {**self.videos[index % len(self.videos)], "pictures": beside}
+        return {**taken(self.videos, index % len(self.videos)), "pictures": beside}
 
 
 def _kept(name: str) -> bool:

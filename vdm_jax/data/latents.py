@@ -22,9 +22,9 @@ from jaxtyping import Float16, UInt8
 from PIL import Image
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.data.loader import Sample
 from vdm_jax.data.record import sealed, unsealed
 from vdm_jax.data.shard import Manifest, Records
+from vdm_jax.data.source import Sample
 
 LATENTS_VERSION = 1  # goes up when the same samples and weights give other latents
 DTYPE = "<f2"

@@ -7,52 +7,38 @@ it belongs to: Grain's own state would accept another dataset, seed or batch siz
 """
 
 import json
+import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict, runtime_checkable
+from typing import Any, TypedDict
 
 import grain
 import numpy as np
 from absl import flags
 
-from vdm_jax.core.refusal import Refusal
-
-Sample = dict[str, Any]
-"""One record in numpy: video uint8 "t h w c", caption str, fps float32, key str, and what more
-the source knows about it."""
-
-Batch = dict[str, Any]
-"""Samples stacked: arrays gain a leading axis, strings become a list, dicts stay dicts."""
+from vdm_jax.core.refusal import Refusal, Unavailable
+from vdm_jax.data.order import Grouped, Order, Shuffled
+from vdm_jax.data.source import (
+    Batch,
+    InGroups,
+    Keyed,
+    Sample,
+    Source,
+    Transform,
+    drawn,
+    stack,
+)
 
 ORDER_VERSION = 1  # goes up when the mapping (seed, position) -> record changes
+NAMED = 8  # samples that are named when a batch is late
+LOG = logging.getLogger(__name__)
 
-
-@runtime_checkable
-class Source(Protocol):
-    """Random access to samples: `source[i]`, 0 <= i < len(source), the same sample every time.
-
-    fingerprint: a stable hash of what the samples are (contents, parameters, version).
-    A record that cannot be read raises Refusal naming it, and the stream stops there: skipping
-    would make the data depend on the state of the disk.
-    """
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Sample: ...
-
-
-@runtime_checkable
-class Transform(Protocol):
-    """A random change of one sample, drawn from `rng` only; `fingerprint` names its version."""
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample: ...
+Bad = tuple[int, str]
+"""A record that cannot be read, and why."""
 
 
 class LoaderState(TypedDict):
@@ -69,13 +55,15 @@ class Reading:
     threads: reading threads in each process (video decoding releases the interpreter lock).
     batches_ahead: batches decoded before they are asked for.
     workers: extra processes (each takes seconds to start); 0 reads in this process.
+    patience: seconds after which it is said what a batch that is not there is waiting for.
     """
 
     threads: int = 4
     batches_ahead: int = 2
     workers: int = 0
+    patience: float = 10.0
 
-    def iterate(self, rows: "_Rows", local_batch_size: int) -> Iterator[Batch]:
+    def iterate(self, rows: "_Rows", local_batch_size: int) -> Iterator[tuple[Batch, list[Bad]]]:
         ahead = max(self.batches_ahead * local_batch_size, self.threads)
         options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=ahead)
         dataset = grain.MapDataset.source(rows).to_iter_dataset(options)
@@ -85,16 +73,22 @@ class Reading:
             dataset = dataset.mp_prefetch(
                 grain.MultiprocessingOptions(self.workers, per_worker_buffer_size=ahead)
             )
-        return iter(dataset.batch(local_batch_size, drop_remainder=True, batch_fn=stack))
+        return iter(dataset.batch(local_batch_size, drop_remainder=True, batch_fn=_gather))
 
 
 class Loader:
     """An iterator of batches: records shuffled anew each epoch, without end.
 
     Sample g of the stream is `source[order[g]]`, where `order` strings together one permutation
-    per epoch; every record appears once per epoch, and batches run across epoch boundaries. Its
-    transform draws from a generator keyed by (seed, g). Batch k holds the samples
+    per epoch; every record appears once per epoch, and batches run across epoch boundaries. Where
+    the source is in groups, batches are of one group each (`order.Grouped`). What is left to chance
+    is drawn from a generator keyed by (seed, g). Batch k holds the samples
     [k*batch_size, (k+1)*batch_size); a process delivers those of its rows that its devices need.
+
+    A record that is refused twice is bad. In its place stands another of its group, drawn from
+    (seed, g) too: so the stream depends on which records are bad, but not on when or by whom that
+    is found, as long as every process sees the same disk. Each process ends the stream, by the
+    Refusal, where it has met more than `max_bad` bad records since it was opened.
     """
 
     def __init__(
@@ -106,6 +100,7 @@ class Loader:
         rows: Sequence[int] | None = None,
         transform: Transform | None = None,
         reading: Reading | None = None,
+        max_bad: int = 0,
     ):
         """batch_size counts the samples of all processes together.
 
@@ -114,6 +109,11 @@ class Loader:
         Raises Refusal for an empty source, an empty batch, or a negative seed.
         """
         _check(source, batch_size, seed)
+        if max_bad < 0:
+            raise Refusal(f"max_bad must be at least 0, got {max_bad}")
+        self._order = _order(source, batch_size, seed)
+        self._max_bad = max_bad
+        self._bad: dict[int, str] = {}
         self._rows = tuple(range(batch_size) if rows is None else rows)
         assert self._rows and set(self._rows) <= set(range(batch_size))
         self._source = source
@@ -122,7 +122,9 @@ class Loader:
         self._seed = seed
         self._batch_size = batch_size
         self._position = 0
-        self._batches: Iterator[Batch] | None = None  # built on first use, after any restore
+        # built on first use, after any restore
+        self._opened: _Rows | None = None
+        self._batches: Iterator[tuple[Batch, list[Bad]]] | None = None
 
     @property
     def position(self) -> int:
@@ -135,20 +137,25 @@ class Loader:
         return self._batch_size
 
     @property
+    def bad(self) -> Mapping[int, str]:
+        """The bad records that batches of this process met, and why they are bad."""
+        return dict(self._bad)
+
+    @property
     def fingerprint(self) -> str:
         """Everything the meaning of a position depends on, as JSON text."""
         transform = "none" if self._transform is None else self._transform.fingerprint
-        return json.dumps(
-            {
-                "source": self._source.fingerprint,
-                "length": len(self._source),
-                "seed": self._seed,
-                "batch_size": self._batch_size,
-                "transform": transform,
-                "order": ORDER_VERSION,
-            },
-            sort_keys=True,
-        )
+        identity: dict[str, Any] = {
+            "source": self._source.fingerprint,
+            "length": len(self._source),
+            "seed": self._seed,
+            "batch_size": self._batch_size,
+            "transform": transform,
+            "order": ORDER_VERSION,
+        }
+        if isinstance(self._source, InGroups):
+            identity["groups"] = list(self._source.groups)
+        return json.dumps(identity, sort_keys=True)
 
     def state(self) -> LoaderState:
         return {"position": self._position, "fingerprint": self.fingerprint}
@@ -181,86 +188,148 @@ class Loader:
         if self._batches is None:
             self._batches = self._open()
         try:
-            batch = next(self._batches)
+            with _impatient(self._reading.patience, self._say_late):
+                batch, bad = next(self._batches)
+            self._note(bad)
         except BaseException:
             self.close()  # a broken reader is not read on from
             raise
         self._position += self._batch_size
         return batch
 
-    def _open(self) -> Iterator[Batch]:
-        rows = _Rows(
+    def _open(self) -> Iterator[tuple[Batch, list[Bad]]]:
+        self._opened = _Rows(
             self._source,
             self._transform,
+            self._order,
             seed=self._seed,
             start=self._position,
             rows=self._rows,
             stride=self._batch_size,
+            max_bad=self._max_bad,
         )
-        return self._reading.iterate(rows, len(self._rows))
+        return self._reading.iterate(self._opened, len(self._rows))
+
+    def _note(self, bad: Sequence[Bad]) -> None:
+        """Count bad records, naming each once. Raises Refusal for one too many."""
+        for record, why in bad:
+            if record in self._bad:
+                continue
+            self._bad[record] = why
+            count = f"{len(self._bad)} of at most {self._max_bad}"
+            if len(self._bad) > self._max_bad:
+                raise Refusal(f"{len(self._bad)} bad records, {self._max_bad} may be: {why}")
+            LOG.warning("bad record passed over, %s: %s", count, why)
+
+    def _say_late(self, seconds: float) -> None:
+        """Name what the batch that is not there waits for, as far as this process knows."""
+        rows = self._opened
+        assert rows is not None
+        due = [self._position + row for row in self._rows]
+        late = sorted(set(due) & rows.begun) or due
+        records = [self._order[position] for position in late[:NAMED]]
+        known = self._source.key if isinstance(self._source, Keyed) else str
+        names = ", ".join(known(record) for record in records)
+        more = f" and {len(late) - NAMED} more" if len(late) > NAMED else ""
+        LOG.warning("waiting for data since %.0f s, for samples %s%s", seconds, names, more)
 
 
 class _Rows:
-    """The samples one process delivers, in order, without end: its rows of every batch."""
+    """The samples one process delivers, in order, without end: its rows of every batch.
+
+    begun: positions that are being read by this process.
+    """
 
     def __init__(
         self,
         source: Source,
         transform: Transform | None,
+        order: Order,
         *,
         seed: int,
         start: int,
         rows: tuple[int, ...],
         stride: int,
+        max_bad: int,
     ):
-        # A drawn seed, since Grain's epochs count up from it: seed 0's second epoch would
-        # otherwise be seed 1's first.
-        shuffle_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        self._order = grain.MapDataset.range(len(source)).shuffle(seed=shuffle_seed).repeat()
-        self._source, self._transform, self._seed = source, transform, seed
+        self._source, self._transform, self._order, self._seed = source, transform, order, seed
         self._start, self._rows, self._stride = start, rows, stride
+        self._max_bad = max_bad
+        self.begun: set[int] = set()
 
     def __len__(self) -> int:
         return sys.maxsize
 
-    def _record(self, global_index: int) -> int:
-        record = self._order[global_index]
-        assert record is not None  # a range is never sparse
-        return record
-
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> tuple[Sample, tuple[Bad, ...]]:
         batch, row = divmod(index, len(self._rows))
-        global_index = self._start + batch * self._stride + self._rows[row]
-        sample = self._source[self._record(global_index)]
-        if self._transform is None:
-            return sample
-        return self._transform(sample, np.random.default_rng((self._seed, global_index)))
+        position = self._start + batch * self._stride + self._rows[row]
+        self.begun.add(position)
+        try:
+            return self._at(position)
+        finally:
+            self.begun.discard(position)
+
+    def _at(self, position: int) -> tuple[Sample, tuple[Bad, ...]]:
+        """The sample at a position, and the bad records that it stands in for."""
+        bad: dict[int, str] = {}
+        for record in self._candidates(position):
+            try:
+                return self._read(record, position), tuple(bad.items())
+            except Unavailable:
+                raise
+            except Refusal as refusal:
+                bad[record] = str(refusal)
+                if len(bad) > self._max_bad:
+                    raise
+        raise AssertionError("candidates have no end")
+
+    def _candidates(self, position: int) -> Iterator[int]:
+        yield self._order[position]
+        peers = self._order.peers(position)
+        rng = np.random.default_rng((self._seed, position, 1))
+        while True:
+            yield peers[int(rng.integers(len(peers)))]
+
+    def _read(self, record: int, position: int) -> Sample:
+        try:
+            return self._made(record, position)
+        except Unavailable:
+            raise
+        except Refusal:
+            return self._made(record, position)  # what refused once may have been the connection
+
+    def _made(self, record: int, position: int) -> Sample:
+        rng = np.random.default_rng((self._seed, position))
+        sample = drawn(self._source, record, rng)
+        return sample if self._transform is None else self._transform(sample, rng)
 
 
-def stack(samples: Sequence[Sample]) -> Batch:
-    """Samples with the same fields -> one batch. Raises Refusal naming fields that do not fit."""
-    return {name: _stack_field(name, [s.get(name) for s in samples]) for name in _names(samples)}
+def _order(source: Source, batch_size: int, seed: int) -> Order:
+    if isinstance(source, InGroups):
+        return Grouped(source.groups, batch_size, seed)
+    return Shuffled(len(source), seed)
 
 
-def _names(samples: Sequence[Sample]) -> list[str]:
-    names = list(samples[0])
-    for sample in samples:
-        if set(sample) != set(names):
-            odd = sorted(set(sample) ^ set(names))
-            raise Refusal(f"samples differ in their fields: {odd} are not in all of them")
-    return names
+@contextmanager
+def _impatient(patience: float, say: Callable[[float], None]) -> Iterator[None]:
+    """Say so, again and again, while what is done within takes longer than `patience` seconds."""
+    done, began = threading.Event(), time.monotonic()
+
+    def watch() -> None:
+        while not done.wait(patience):
+            say(time.monotonic() - began)
+
+    watcher = threading.Thread(target=watch, name="data watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
-def _stack_field(name: str, values: Sequence[Any]) -> Any:
-    if isinstance(values[0], str):
-        return list(values)
-    if isinstance(values[0], Mapping):
-        return stack(values)
-    arrays = [np.asarray(value) for value in values]
-    shapes = {array.shape for array in arrays}
-    if len(shapes) > 1:
-        raise Refusal(f"samples of one batch need equal shapes: {name} has {sorted(shapes)}")
-    return np.stack(arrays)
+def _gather(made: Sequence[tuple[Sample, tuple[Bad, ...]]]) -> tuple[Batch, list[Bad]]:
+    return stack([sample for sample, _ in made]), [each for _, bad in made for each in bad]
 
 
 def _check(source: Source, batch_size: int, seed: int) -> None:

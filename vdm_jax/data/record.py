@@ -19,7 +19,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -59,23 +59,43 @@ def unpack(
     Raises ValueError if the record is damaged or is another one.
     """
     _, parts = unsealed(record, key, start)
+    return pictures(parts, numbers)
+
+
+def pictures(
+    parts: Sequence[memoryview], numbers: Iterable[int]
+) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """The pictures `numbers` of those in a record."""
     return [np.asarray(Image.open(BytesIO(parts[n]), formats=("JPEG",))) for n in numbers]
 
 
-def unsealed(record: bytes, key: str, start: int) -> tuple[Mapping[str, Any], list[bytes]]:
+def unsealed(record: bytes, key: str, start: int) -> tuple[Mapping[str, Any], list[memoryview]]:
     """The header and the parts of a record of clip `key` at `start`.
 
     Raises ValueError if the record is damaged or is another one.
     """
-    magic, version, checksum = _PREFIX.unpack_from(record)
-    if magic != MAGIC or version != FORMAT_VERSION:
-        raise ValueError(f"is no clip record of format {FORMAT_VERSION}")
-    if zlib.crc32(memoryview(record)[_PREFIX.size :]) != checksum:
+    if _checksum(record) != zlib.crc32(memoryview(record)[_PREFIX.size :]):
         raise ValueError("fails its checksum")
+    return apart(record, key, start)
+
+
+def apart(record: bytes, key: str, start: int) -> tuple[Mapping[str, Any], list[memoryview]]:
+    """`unsealed` of a record that comes out of an ArrayRecord file, which keeps a hash of its own:
+    to check the bytes twice would be most of the cost of a read."""
+    _checksum(record)
     begin = _PREFIX.size + _LENGTH.size
     (length,) = _LENGTH.unpack_from(record, _PREFIX.size)
     header: Mapping[str, Any] = json.loads(record[begin : begin + length])
     if (header["clip"], header["start"]) != (key, start):
         raise ValueError(f"belongs to {header['clip']} at {header['start']}")
-    ends = np.cumsum([begin + length, *header["sizes"]])
-    return header, [record[a:b] for a, b in pairwise(ends)]
+    ends = accumulate(header["sizes"], initial=begin + length)
+    view = memoryview(record)
+    return header, [view[a:b] for a, b in pairwise(ends)]
+
+
+def _checksum(record: bytes) -> int:
+    """The one that a record states. Raises ValueError if it is no record of this format."""
+    magic, version, checksum = _PREFIX.unpack_from(record)
+    if magic != MAGIC or version != FORMAT_VERSION:
+        raise ValueError(f"is no clip record of format {FORMAT_VERSION}")
+    return checksum

@@ -23,9 +23,9 @@ from jaxtyping import UInt8
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.sniff import reason
-from vdm_jax.data.loader import Sample
-from vdm_jax.data.record import FORMAT_VERSION, RECORD_FRAMES, pack, unpack
-from vdm_jax.data.transform import TRANSFORM_VERSION, Windows, cover
+from vdm_jax.data.clips import ClipInfo, Windowed, digest
+from vdm_jax.data.record import FORMAT_VERSION, RECORD_FRAMES, apart, pack, pictures
+from vdm_jax.data.transform import Windows
 
 Unpacked = TypeVar("Unpacked")
 
@@ -207,7 +207,7 @@ class Writer:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardedClips:
-    """The config part of a `Shards` source."""
+    """The config part of a source over the windows of one split of a sharded dataset."""
 
     directory: str
     split: str
@@ -215,78 +215,70 @@ class ShardedClips:
     height: int
     width: int
 
+    def build(self) -> Windowed:
+        clips = Shards(self.directory, self.split)
+        return Windowed(clips, self.windows, (self.height, self.width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardFolder:
+    """The config part of `Shards`, for `clips.Samples` and `buckets.Buckets`."""
+
+    directory: str
+    split: str
+
     def build(self) -> "Shards":
-        return Shards(self.directory, self.split, self.windows, (self.height, self.width))
+        return Shards(self.directory, self.split)
 
 
 class Shards:
-    """Source over one split of a sharded dataset: fixed windows of its clips, by index.
+    """The clips of one split of a sharded dataset (`clips.Clips`)."""
 
-    size: (height, width) that each sample is scaled and centre-cropped to. Clips shorter than a
-    window are passed over. The key of a sample is "clip:first frame".
-    """
-
-    def __init__(
-        self, directory: str | os.PathLike, split: str, windows: Windows, size: tuple[int, int]
-    ):
-        """Reads the manifest only. Raises Refusal if a part is missing or nothing fits."""
-        self._root = Path(directory)
-        self._windows, self._size = windows, size
+    def __init__(self, directory: str | os.PathLike, split: str):
+        """Reads the manifest only. Raises Refusal if a part is missing."""
+        self._root, self._split = Path(directory), split
         manifest = Manifest.load(self._root)
         if manifest.encoded is not None:
             raise Refusal(f"{self._root}: holds latents; LatentClips reads them")
-        self.provenance = manifest.provenance
-        self._shards = manifest.split(self._root, split)
-        self._clips = [(number, clip) for number, s in enumerate(self._shards) for clip in s.clips]
-        # windows of clips 0 … i together, so that a sample's clip is found by bisection
-        self._ends = np.cumsum([windows.count(clip.frames) for _, clip in self._clips], dtype=int)
-        if len(self) == 0:
-            raise Refusal(f"{self._root}: no clip of {split!r} has {windows.span} frames")
-        self._records = Records(self._root, self._shards)
+        shards = manifest.split(self._root, split)
+        self._clips = [(number, clip) for number, s in enumerate(shards) for clip in s.clips]
+        self.infos = [_info(clip) for _, clip in self._clips]
+        self.credit = manifest.provenance.credit
+        self.fingerprint = digest({"format": FORMAT_VERSION, "shards": [s.sha256 for s in shards]})
+        self._records = Records(self._root, shards)
 
-    @property
-    def credit(self) -> str:
-        """Whom to name wherever these frames are shown."""
-        return self.provenance.credit
+    def __str__(self) -> str:
+        return f"{self._root}, {self._split}"
 
-    @property
-    def fingerprint(self) -> str:
-        identity = {
-            "format": FORMAT_VERSION,
-            "transform": TRANSFORM_VERSION,
-            "shards": [shard.sha256 for shard in self._shards],
-            "windows": asdict(self._windows),
-            "size": list(self._size),
-        }
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        which = int(np.searchsorted(self._ends, index, side="right"))
-        shard, clip = self._clips[which]
-        windows_before = int(self._ends[which - 1]) if which else 0
-        wanted = self._windows.indices(index - windows_before)
+    def read(self, index: int, numbers: range) -> UInt8[np.ndarray, "t h w 3"]:
+        shard, clip = self._clips[index]
         pictures: list[np.ndarray] = []
-        for block in range(wanted[0] // RECORD_FRAMES, wanted[-1] // RECORD_FRAMES + 1):
+        for block in range(numbers[0] // RECORD_FRAMES, numbers[-1] // RECORD_FRAMES + 1):
             start = block * RECORD_FRAMES
-            inside = [n - start for n in wanted if start <= n < start + RECORD_FRAMES]
-            pictures += self._read(shard, clip, block, inside)
-        return {
-            "video": cover(pictures, self._size),
-            "caption": clip.caption,
-            "fps": np.float32(clip.fps / self._windows.every),
-            "key": f"{clip.key}:{wanted[0]}",
-        }
+            inside = [n - start for n in numbers if start <= n < start + RECORD_FRAMES]
+            if inside:
+                pictures += self._read(shard, clip, block, inside)
+        return np.stack(pictures)
 
     def _read(self, shard: int, clip: ClipEntry, block: int, inside: list[int]) -> list[np.ndarray]:
         start = block * RECORD_FRAMES
         return self._records.read(
-            shard, clip, clip.first_record + block, lambda r: unpack(r, clip.key, start, inside)
+            shard,
+            clip,
+            clip.first_record + block,
+            lambda record: pictures(apart(record, clip.key, start)[1], inside),
         )
+
+
+def _info(clip: ClipEntry) -> ClipInfo:
+    return ClipInfo(
+        key=clip.key,
+        caption=clip.caption,
+        fps=clip.fps,
+        frames=clip.frames,
+        height=clip.height,
+        width=clip.width,
+    )
 
 
 class Records:

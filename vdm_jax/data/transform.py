@@ -1,15 +1,41 @@
 """Cutting and scaling of clips: which frames, which part of the picture, at which size."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from vdm_jax.core.refusal import Refusal
 
-TRANSFORM_VERSION = 1  # goes up when the same settings give other pixels or other windows
+TRANSFORM_VERSION = 2  # goes up when the same settings give other pixels, windows or fields
+
+Place = tuple[float, float]
+"""Where a crop lies in what it is cut from, down and across: 0 is at the top left, 1 at the end."""
+
+MIDDLE: Place = (0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """The middle of every picture."""
+
+    def at(self, rng: np.random.Generator) -> Place:
+        return MIDDLE
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """Any part of a picture, the same in all frames of a sample."""
+
+    def at(self, rng: np.random.Generator) -> Place:
+        down, across = rng.random(2)
+        return float(down), float(across)
+
+
+Crop = CentreCrop | RandomCrop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +74,51 @@ class Windows:
         return range(start, start + self.span, self.every)
 
 
+def resampled(frames: int, own: float, fps: float) -> int:
+    """How long a clip of `frames` at its `own` rate is at another, as `core.video` counts."""
+    return round((frames - 1) * fps / own) + 1
+
+
+def shown(number: int, own: float, fps: float) -> int:
+    """Which frame of a clip at its `own` rate is seen at frame `number` of another rate.
+
+    The last one whose time, to the nearest frame of the new rate, has come.
+    """
+    last = math.floor((number + 0.5) * own / fps + 1e-6)
+    return last if round(last * fps / own) <= number else last - 1
+
+
 def cover(
     frames: Sequence[UInt8[np.ndarray, "h0 w0 3"]] | UInt8[np.ndarray, "t h0 w0 3"],
     size: tuple[int, int],
+    at: Place = MIDDLE,
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """Scale (antialiased, bicubic) and crop around the centre to fill size = (height, width)."""
+    """Scale (antialiased, bicubic) and crop to fill size = (height, width)."""
     height, width = size
     old_height, old_width = frames[0].shape[:2]
     if (old_height, old_width) == size:
-        return np.stack(list(frames))
+        return np.asarray(frames)
     scale = max(height / old_height, width / old_width)
-    top, left = (old_height - height / scale) / 2, (old_width - width / scale) / 2
+    top, left = (old_height - height / scale) * at[0], (old_width - width / scale) * at[1]
     box = (left, top, left + width / scale, top + height / scale)
     small = [
         Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box=box)
         for frame in frames
     ]
     return np.stack([np.asarray(picture) for picture in small])
+
+
+def framing(
+    old: tuple[int, int], size: tuple[int, int], at: Place = MIDDLE
+) -> Float32[np.ndarray, " 6"]:
+    """What `cover` did, as networks are told it (SDXL, Podell et al. 2023, section 2.2).
+
+    Height and width before; top and left of the crop, in pixels of the scaled picture; height and
+    width after.
+    """
+    scale = max(size[0] / old[0], size[1] / old[1])
+    top, left = ((o * scale - new) * place for o, new, place in zip(old, size, at, strict=True))
+    return np.array([*old, top, left, *size], np.float32)
 
 
 def centre_crop(

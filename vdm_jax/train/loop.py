@@ -14,7 +14,8 @@ from vdm_jax.core import mesh as meshes
 from vdm_jax.core import processes
 from vdm_jax.core.checkpoint import Checkpoints
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.data.loader import Loader, Source, stack
+from vdm_jax.data.loader import Loader
+from vdm_jax.data.source import InGroups, Source, stack
 from vdm_jax.train import agree, begin, fits, precomputed, rundir, track
 from vdm_jax.train.agree import Stop
 from vdm_jax.train.config import TrainConfig
@@ -103,11 +104,12 @@ def _run(
         while step < config.steps and not stop.is_set():
             with observer.meter.fetching(scalars):
                 batch = config.task.prepare(config.model, next(loader))
+                batch = meshes.put_batch(batch, mesh)  # travels while the step before is taken
             jax.block_until_ready(scalars)  # one step ahead, no more: a stop is heeded soon
             if keeper.rollback.due(scalars):
                 state = None  # makes room
                 state = keeper.went_back(step)
-            state, scalars = train_step(state, frozen, meshes.put_batch(batch, mesh), key)
+            state, scalars = train_step(state, frozen, batch, key)
             step += 1
             pulse().beat(step)
             observer.trace(step, scalars)
@@ -186,6 +188,12 @@ def open_sources(config: TrainConfig, mesh: Mesh) -> tuple[Source, Source]:
     """What is trained on and what is held out, checked against the rest of the config."""
     check_batch(config, mesh)
     sources = config.data.build(), config.held_out.build()
+    for source in sources:
+        if isinstance(source, InGroups) and len(source.groups) > 1:
+            raise Refusal(
+                f"the data comes in buckets of {len(source.groups)} shapes; a run takes one as "
+                "yet: give Samples, or Buckets of one"
+            )
     if config.judge is not None:
         config.judge.check(sources[1])
     for source in sources:

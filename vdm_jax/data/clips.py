@@ -1,0 +1,237 @@
+"""Clips in any storage, and the samples that are cut from them.
+
+A storage knows what its clips are and reads frames of one; windows, rates, sizes, crops and
+identity exist once, here.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.data.source import Sample
+from vdm_jax.data.transform import (
+    MIDDLE,
+    TRANSFORM_VERSION,
+    CentreCrop,
+    Crop,
+    Place,
+    Windows,
+    cover,
+    framing,
+    resampled,
+    shown,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipInfo:
+    """What is known of a clip without reading it; height and width are those of its frames.
+
+    told: further numbers that samples of it carry, such as motion_bucket_id; every clip of a
+    storage has the same ones.
+    """
+
+    key: str
+    caption: str
+    fps: float
+    frames: int
+    height: int
+    width: int
+    told: Mapping[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Clips(Protocol):
+    """Clips in some storage, by index; `str` says where they lie.
+
+    fingerprint: a stable hash of what they are. credit: whom to name beside them. `read` gives
+    the frames `numbers` of a clip; it raises Refusal naming what is damaged.
+    """
+
+    @property
+    def infos(self) -> Sequence[ClipInfo]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def credit(self) -> str: ...
+
+    def read(self, index: int, numbers: range, /) -> UInt8[np.ndarray, "t h w 3"]: ...
+
+
+@runtime_checkable
+class OpensClips(Protocol):
+    """A config part that opens a storage."""
+
+    def build(self) -> Clips: ...
+
+
+def digest(identity: Any) -> str:
+    """A fingerprint of what JSON can say."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+class Chosen:
+    """Some clips of a storage, in the order given."""
+
+    def __init__(self, clips: Clips, indices: Sequence[int]):
+        self._clips, self._indices = clips, tuple(indices)
+        self.infos = [clips.infos[i] for i in self._indices]
+        self.fingerprint = digest([clips.fingerprint, self._indices])
+        self.credit = clips.credit
+
+    def __str__(self) -> str:
+        return str(self._clips)
+
+    def read(self, index: int, numbers: range) -> UInt8[np.ndarray, "t h w 3"]:
+        return self._clips.read(self._indices[index], numbers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """The config part of a `Windowed` source over clips of any storage.
+
+    fps: the rate that clips are resampled to before windows are cut; None keeps each clip's own.
+    rates: every n-th frame is taken, n drawn of these whenever a sample is trained on, none above
+    windows.every; () always takes windows.every.
+    """
+
+    clips: OpensClips
+    windows: Windows
+    height: int
+    width: int
+    fps: float | None = None
+    rates: tuple[int, ...] = ()
+    crop: Crop = CentreCrop()
+
+    def build(self) -> "Windowed":
+        size = self.height, self.width
+        return Windowed(
+            self.clips.build(), self.windows, size, fps=self.fps, rates=self.rates, crop=self.crop
+        )
+
+
+class Windowed:
+    """Source over windows of clips, in order of the clips; those too short are passed over.
+
+    size: (height, width) that samples are scaled and cropped to. fps, rates, crop: as in
+    `Samples`. `source[i]` is always the same: windows.every, cropped in the middle. `draw` takes a
+    rate and a place, and where a lower rate needs less of the window, a part of it.
+
+    A sample also has "framing", what was cropped (`transform.framing`), and what its clip is told.
+    Its key is "clip:first frame".
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        windows: Windows,
+        size: tuple[int, int],
+        *,
+        fps: float | int | None = None,
+        rates: tuple[int, ...] = (),
+        crop: Crop | None = None,
+    ):
+        """Raises Refusal if no clip is long enough, or for a rate above windows.every."""
+        if wrong := [rate for rate in rates if not 1 <= rate <= windows.every]:
+            raise Refusal(f"rates must lie in 1 … windows.every = {windows.every}, got {wrong[0]}")
+        if fps is not None and not fps > 0:
+            raise Refusal(f"fps must be above 0, got {fps}")
+        self._clips, self._windows, self._size = clips, windows, size
+        self._fps, self._rates, self._crop = fps, rates, crop or CentreCrop()
+        # windows of clips 0 … i together, so that a sample's clip is found by bisection
+        self._ends = np.cumsum([windows.count(length(i, fps)) for i in clips.infos], dtype=int)
+        if len(self) == 0:
+            raise Refusal(f"{clips}: no clip has {windows.span} frames")
+
+    @property
+    def credit(self) -> str:
+        """Whom to name wherever these frames are shown."""
+        return self._clips.credit
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(
+            {
+                "transform": TRANSFORM_VERSION,
+                "clips": self._clips.fingerprint,
+                "windows": asdict(self._windows),
+                "size": self._size,
+                "fps": self._fps,
+                "rates": self._rates,
+                "crop": type(self._crop).__name__,
+            }
+        )
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._sample(*self._place(index), MIDDLE)
+
+    def draw(self, index: int, rng: np.random.Generator) -> Sample:
+        """A sample of window `index`, with what is left to chance drawn from `rng`."""
+        clip, numbers = self._place(index)
+        if self._rates:
+            rate = self._rates[int(rng.integers(len(self._rates)))]
+            span = (len(numbers) - 1) * rate + 1
+            start = numbers[0] + int(rng.integers(self._windows.span - span + 1))
+            numbers = range(start, start + span, rate)
+        return self._sample(clip, numbers, self._crop.at(rng))
+
+    def key(self, index: int) -> str:
+        """The key of a sample that is not read."""
+        clip, numbers = self._place(index)
+        return f"{self._clips.infos[clip].key}:{numbers[0]}"
+
+    def _place(self, index: int) -> tuple[int, range]:
+        """The clip of a sample, and which of its frames."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        clip = int(np.searchsorted(self._ends, index, side="right"))
+        before = int(self._ends[clip - 1]) if clip else 0
+        return clip, self._windows.indices(index - before)
+
+    def _sample(self, clip: int, numbers: range, at: Place) -> Sample:
+        info = self._clips.infos[clip]
+        frames = self._read(clip, info, numbers)
+        return {
+            "video": cover(frames, self._size, at),
+            "caption": info.caption,
+            "fps": np.float32((self._fps or info.fps) / numbers.step),
+            "key": f"{info.key}:{numbers[0]}",
+            "framing": framing(frames.shape[1:3], self._size, at),
+            **{name: np.float32(value) for name, value in info.told.items()},
+        }
+
+    def _read(self, clip: int, info: ClipInfo, numbers: range) -> UInt8[np.ndarray, "t h w 3"]:
+        wanted: Sequence[int] = numbers
+        if self._fps is not None:
+            last = info.frames - 1
+            wanted = [min(shown(n, info.fps, self._fps), last) for n in numbers]
+        spread = _spread(wanted)
+        frames = self._clips.read(clip, spread)
+        if len(frames) != len(spread):
+            raise Refusal(f"{info.key}: ends before frame {spread[-1]}; it is not what it was")
+        return frames if len(spread) == len(wanted) else frames[np.subtract(wanted, wanted[0])]
+
+
+def length(info: ClipInfo, fps: float | int | None) -> int:
+    """Frames of a clip at a rate; None is its own."""
+    return info.frames if fps is None else resampled(info.frames, info.fps, fps)
+
+
+def _spread(numbers: Sequence[int]) -> range:
+    """The frames `numbers` as a range; where their distances differ, all from first to last."""
+    if isinstance(numbers, range):
+        return numbers
+    steps = set(np.diff(numbers).tolist())
+    step = steps.pop() if len(steps) == 1 and min(steps) > 0 else 1
+    return range(numbers[0], numbers[-1] + 1, step)
