@@ -28,7 +28,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.core.sniff import AVI, GIF, MATROSKA, MOV, WEBP, reason, sniff, sniff_file
+from vdm_jax.core.sniff import AVI, GIF, MATROSKA, MOV, WEBP, reason, sniff_file, sniff_open
 
 Frame = UInt8[np.ndarray, "h w 3"]
 
@@ -72,14 +72,14 @@ class _Opened(NamedTuple):
     info: Info
 
 
-def probe(path: str | os.PathLike, limits: Limits | None = None) -> Info:
+def probe(path: str | os.PathLike | bytes, limits: Limits | None = None) -> Info:
     """What the header of a container file says, held against `limits`. Raises Refusal."""
     with _opened(path, limits or Limits()) as opened:
         return opened.info
 
 
 def measure(
-    path: str | os.PathLike, *, fps: float | int | None = None, limits: Limits | None = None
+    path: str | os.PathLike | bytes, *, fps: float | int | None = None, limits: Limits | None = None
 ) -> tuple[int, float]:
     """(frames, rate) of a file as `frames` would deliver it, without decoding more than the first.
 
@@ -188,9 +188,7 @@ def _name(path: str | os.PathLike | bytes) -> str:
 
 def _checked_source(path: str | os.PathLike | bytes) -> tuple[str | BytesIO, str]:
     if isinstance(path, bytes):
-        found = sniff(path[:256])
-        if found is None:
-            raise Refusal("video in memory: is not a video by its contents")
+        found = sniff_open(BytesIO(path), len(path), _name(path))
         return BytesIO(path), found
     return os.path.abspath(path), sniff_file(Path(path))  # an absolute path is never a protocol
 

@@ -2,8 +2,9 @@
 
 import os
 import stat
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from vdm_jax.core.refusal import Refusal
 
@@ -48,27 +49,31 @@ def sniff_file(path: Path) -> str:
         if not stat.S_ISREG(mode):
             raise Refusal(f"{path}: is not a regular file")
         with path.open("rb") as file:
-            head = file.read(256)
-            found = sniff(head)
-            length = os.fstat(file.fileno()).st_size
-            stated = _mov_length(file) if found == MOV else _stated_length(head, found)
+            return sniff_open(file, os.fstat(file.fileno()).st_size, str(path))
     except FileNotFoundError:
         raise Refusal(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise Refusal(f"{path}: cannot be read: {reason(error)}") from error
+
+
+def sniff_open(file: BufferedIOBase, length: int, name: str) -> str:
+    """`sniff` of an open file of `length` bytes. Raises Refusal if it is empty or cut short."""
+    head = file.read(256)
+    found = sniff(head)
+    stated = _mov_length(file) if found == MOV else _stated_length(head, found)
     if not head:
-        raise Refusal(f"{path}: is empty")
+        raise Refusal(f"{name}: is empty")
     if found is None:
         raise Refusal(
-            f"{path}: is not a video by its contents;"
+            f"{name}: is not a video by its contents;"
             " readable are mp4, mov, webm, mkv, avi, mpg, gif, webp and folders of png"
         )
     if stated is not None and length < stated:
-        raise Refusal(f"{path}: is cut short: {length} of {stated} bytes are there")
+        raise Refusal(f"{name}: is cut short: {length} of {stated} bytes are there")
     return found
 
 
-def _mov_length(file: BinaryIO) -> int:
+def _mov_length(file: BufferedIOBase) -> int:
     """Where the last of the boxes that make up an MP4 or MOV file says it ends."""
     end = 0
     for _ in range(100_000):  # fragmented files have two boxes a fragment

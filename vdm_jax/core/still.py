@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,16 @@ _NUMBERED = re.compile(r"\d+\.png")
 _DEFAULT_MS = 100  # what browsers show a frame for whose duration is 0
 
 
-def read_image(path: str | os.PathLike, limits: Limits | None = None) -> UInt8[np.ndarray, "h w 3"]:
+def read_image(
+    path: str | os.PathLike | bytes, limits: Limits | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
     """A PNG, JPEG or WebP picture, upright by its EXIF orientation, transparency over white.
 
-    Raises Refusal if it is missing, damaged, of another format, or over `limits.pixels`.
+    path: a file, or the bytes of one. Raises Refusal if it is missing, damaged, of another
+    format, or over `limits.pixels`.
     """
-    with _opened(Path(path), STILL_FORMATS, limits or Limits()) as image:
+    source = path if isinstance(path, bytes) else Path(path)
+    with _opened(source, STILL_FORMATS, limits or Limits()) as image:
         return _rgb(ImageOps.exif_transpose(image))
 
 
@@ -105,16 +110,21 @@ def is_picture_folder(path: Path) -> bool:
 
 
 @contextmanager
-def _opened(path: Path, formats: tuple[str, ...], limits: Limits) -> Iterator[Image.Image]:
+def _opened(
+    source: Path | bytes, formats: tuple[str, ...], limits: Limits
+) -> Iterator[Image.Image]:
     """An open picture within the pixel limit; faults inside become a Refusal naming the file."""
-    if not path.exists():
+    path = "picture in memory" if isinstance(source, bytes) else source
+    if isinstance(source, Path) and not source.exists():
         raise Refusal(f"{path}: no such file")
-    if not path.is_file():
+    if isinstance(source, Path) and not source.is_file():
         raise Refusal(f"{path}: is not a picture file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit follows
-            image = Image.open(path, formats=formats)
+            image = Image.open(
+                BytesIO(source) if isinstance(source, bytes) else source, formats=formats
+            )
         with image:
             if image.width * image.height > limits.pixels:
                 raise Refusal(
