@@ -16,7 +16,12 @@ pytest.importorskip("ray")
 from ray.cluster_utils import Cluster
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("default")]
-NODE = {"num_cpus": 1, "memory": 6 * 2**30, "object_store_memory": 100 * 2**20}
+NODE = {
+    "node_ip_address": "127.0.0.1",
+    "num_cpus": 1,
+    "memory": 6 * 2**30,
+    "object_store_memory": 100 * 2**20,
+}
 
 
 @contextmanager

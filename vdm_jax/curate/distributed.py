@@ -1,5 +1,6 @@
 """Tasks on a Ray cluster: the same tasks, the same results; the folders are on a shared disk."""
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -61,8 +62,11 @@ class OnRay:
 def _join(ray: Any, address: str | None) -> None:
     if ray.is_initialized():
         return
+    own: dict[str, Any] = {"address": address}
+    if address is None and not os.environ.get("RAY_ADDRESS"):  # one of our own, seen by no other
+        own = {"address": "local", "_node_ip_address": "127.0.0.1"}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="warning")
+        ray.init(log_to_driver=False, logging_level="warning", **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise Refusal(f"--address {address}: no Ray cluster there ({error})") from error
 
