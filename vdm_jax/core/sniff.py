@@ -51,7 +51,7 @@ def sniff_file(path: Path) -> str:
             head = file.read(256)
             found = sniff(head)
             length = os.fstat(file.fileno()).st_size
-            stated = _mov_length(file) if found == MOV else _stated_length(head, found)
+            stated = _mov_length(file, length) if found == MOV else _stated_length(head, found)
     except FileNotFoundError:
         raise Refusal(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
@@ -68,10 +68,12 @@ def sniff_file(path: Path) -> str:
     return found
 
 
-def _mov_length(file: BinaryIO) -> int:
+def _mov_length(file: BinaryIO, length: int) -> int:
     """Where the last of the boxes that make up an MP4 or MOV file says it ends."""
     end = 0
     for _ in range(100_000):  # fragmented files have two boxes a fragment
+        if end >= length:
+            break
         file.seek(end)
         header = file.read(16)
         if header[4:8] not in _MOV_BOXES + _LATER_BOXES:  # the end, or something appended

@@ -36,7 +36,7 @@ class CurateConfig:
     takes at a time; a shot that goes over the end of one becomes two clips. alike: cosine from
     which two clips are copies. rules: asked one after the other of every clip; the first that does
     not hold rejects it. held_out: the last share of each video, in clips, that makes the split
-    "test". patience: seconds that a worker may take for a second of video, and at least a minute.
+    "test". patience: seconds that a worker may take for a second of video, and at least 20.
     """
 
     size: int = 256

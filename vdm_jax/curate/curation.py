@@ -99,7 +99,7 @@ class Curation:
             look = Task(
                 kind="look", span=Span(file=file.name), root=str(root.absolute()),
                 folder=str((self.output / WORK).absolute()), config=described,
-                patience=max(work.LEAST, file.bytes / 2**20),
+                patience=max(work.LEAST, file.held / 2**20),
             )  # fmt: skip
             if look.key not in results:
                 yield look

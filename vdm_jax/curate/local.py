@@ -5,9 +5,11 @@ Media files may be hostile: what kills a worker, or keeps it busy for too long, 
 
 import os
 import resource
+import signal
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -15,6 +17,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from vdm_jax.curate import work
 from vdm_jax.curate.stage import Row
+from vdm_jax.curate.watch import STALL
 from vdm_jax.curate.work import Task
 
 
@@ -31,10 +34,12 @@ class Local:
         Twice as many as workers are under way at a time.
         """
         count = self.workers or len(os.sched_getaffinity(0))
+        config = queue[0].config if queue else None
         flying: dict[Future, Task] = {}
         with ProcessPool(
-            count, initializer=_confined, initargs=(self.gigabytes,), context=get_context("spawn")
-        ) as pool:
+            count, initializer=_ready, initargs=(self.gigabytes, config),
+            context=get_context("spawn"),
+        ) as pool:  # fmt: skip
             try:
                 while queue or flying:
                     while queue and len(flying) < 2 * count:
@@ -54,11 +59,16 @@ def _result(future: Future) -> Row:
     except TimeoutError:
         return {"reason": work.TIMED_OUT, "why": "took too long and was ended"}
     except ProcessExpired as error:
+        if error.exitcode == -signal.SIGPROF:
+            return {"reason": work.TIMED_OUT, "why": f"took {STALL:g} s for nothing and was ended"}
         return {"reason": work.CRASHED, "why": f"ended its worker (exit code {error.exitcode})"}
 
 
-def _confined(gigabytes: float) -> None:
-    """In a new worker: no more memory than this, no core files."""
+def _ready(gigabytes: float, config: str | None) -> None:
+    """In a new worker: no more memory than this, no core files; the stages, before time counts."""
     most = round(gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if config is not None:
+        with suppress(Exception):  # fails again in the first task, which says so
+            work.prepared(config)
