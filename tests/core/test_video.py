@@ -41,6 +41,7 @@ def write_with(
     pix_fmt: str = "yuv420p",
     times: list[int] | None = None,
     rotation: int = 0,
+    mirrored: bool = False,
     options: dict[str, str] | None = None,
 ) -> Path:
     """A file as another program would write it; times are in 1/24 s."""
@@ -50,8 +51,8 @@ def write_with(
         stream.pix_fmt = pix_fmt
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 24)
-        if rotation:
-            stream.set_display_rotation(rotation)
+        if rotation or mirrored:
+            stream.set_display_rotation(rotation, hflip=mirrored)
         for index, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             if times is not None:
@@ -170,13 +171,15 @@ def test_odd_pixel_formats(tmp_path: Path, pix_fmt: str):
     assert psnr(video.read(path).frames, frames) > 33
 
 
-@pytest.mark.parametrize("rotation", [90, -90, 180])
-def test_rotation_metadata_is_applied(tmp_path: Path, rotation: int):
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90, -90, 180])
+def test_rotation_metadata_is_applied(tmp_path: Path, rotation: int, mirrored: bool):  # noqa: FBT001
     frames = scene(3)
-    path = write_with(tmp_path / "a.mp4", frames, "libx264", rotation=rotation)
+    path = write_with(tmp_path / "a.mp4", frames, "libx264", rotation=rotation, mirrored=mirrored)
     upright = np.rot90(frames, rotation // 90, axes=(1, 2))  # counterclockwise, as FFmpeg has it
+    upright = upright[:, :, ::-1] if mirrored else upright
     assert psnr(video.read(path).frames, upright) > 33
-    small = (24, 16) if rotation != 180 else (16, 24)
+    small = (24, 16) if rotation % 180 else (16, 24)
     assert video.read(path, size=small).frames.shape[1:3] == small
 
 
@@ -509,3 +512,61 @@ def test_bad_pictures(tmp_path: Path):
 def test_importing_video_starts_no_jax():
     code = "import sys, vdm_jax.core.video; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# Found by hostile files ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bframes", ["0", "3"])
+def test_avi_stamps_are_of_decoding(tmp_path: Path, bframes: str):
+    """Pictures that are decoded in another order than shown come in the order shown, each once."""
+    frames = scene(20)
+    path = write_with(tmp_path / "a.avi", frames, "libx264", options={"bf": bframes})
+    clip = video.read(path)
+    assert clip.frames.shape == frames.shape and video.measure(path).frames == 20
+    assert min(psnr(a, b) for a, b in zip(clip.frames, frames, strict=True)) > 33
+
+
+def test_a_stamp_far_away_is_refused_before_it_is_waited_for(tmp_path: Path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w", options={"live": "1"}) as file:  # it states no duration
+        stream = file.add_stream("libx264", rate=24, options={"bf": "0"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        pictures = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in scene(20)]
+        packets = [packet for picture in pictures for packet in stream.encode(picture)]
+        packets += stream.encode()
+        packets[-1].pts = packets[-1].dts = 24 * 3600 * 5
+        for packet in packets:
+            file.mux(packet)
+    with pytest.raises(Refusal, match="lasts longer than 14400 s"):
+        video.measure(path)
+
+
+def test_attachments_are_no_streams(tmp_path: Path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as file:
+        stream = file.add_stream("libx264", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for number in range(20):
+            file.add_attachment(f"{number}.ttf", "font/ttf", bytes(100))
+        for frame in scene(4):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+    assert len(video.read(tmp_path / "a.mkv").frames) == 4
+
+
+def test_an_edit_list_that_passes_over_everything_ends_soon(tmp_path: Path):
+    """600 kB of edits, each of which would have the whole video decoded for nothing."""
+    data = make_mp4(tmp_path / "a.mp4")
+    entries = struct.pack(">IiI", 1, 0, 0x10000) * 50_000
+    table = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, 50_000) + entries
+    at = data.index(b"edts") - 4
+    old = int.from_bytes(data[at : at + 4], "big")
+    longer = bytearray(data[:at] + struct.pack(">I4s", 8 + len(table), b"edts") + table)
+    longer += data[at + old :]
+    for kind in (b"moov", b"trak"):
+        box = data.index(kind) - 4
+        size = int.from_bytes(data[box : box + 4], "big") + len(table) + 8 - old
+        longer[box : box + 4] = struct.pack(">I", size)
+    (tmp_path / "a.mp4").write_bytes(longer)
+    with pytest.raises(Refusal, match="10000 packets in a row are not to be shown"):
+        video.measure(tmp_path / "a.mp4")

@@ -6,22 +6,25 @@ here, the demuxer is pinned to what they say, and only plain local files are ope
 header claims is held against `Limits` before a frame is decoded, and what comes out, after.
 
 Frames come at a constant rate: of pictures stamped unevenly, each output frame shows the one whose
-time has come. Rotation metadata is applied; stored pixels are taken as square.
+time has come. Rotation and mirroring by metadata are applied; stored pixels are taken as square.
 """
 
 import math
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
@@ -33,6 +36,7 @@ from vdm_jax.core.sniff import AVI, GIF, MATROSKA, MOV, WEBP, reason, sniff_file
 Frame = UInt8[np.ndarray, "h w 3"]
 
 _INDEXED = (MOV, MATROSKA, AVI)  # the others are sought in by reading from the start
+_PASSED = 10_000  # packets of a group of pictures that an edit begins in
 _SMOOTH = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
@@ -40,8 +44,9 @@ _SMOOTH = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FUL
 class Limits:
     """The largest video that is opened.
 
-    pixels: of one picture. seconds, fps, streams: of the file. frames, bytes: of what is read
-    into memory, decoded, at the size asked for (streaming with `frames` is free of these two).
+    pixels: of one picture. seconds, fps: of the file. streams: of pictures and sound in it. frames,
+    bytes: of what is read into memory, decoded, at the size asked for (streaming with `frames` is
+    free of these two).
     """
 
     pixels: int = 4096 * 4096
@@ -65,6 +70,10 @@ class Info:
     seconds: float | None
 
 
+Alive = Callable[[], None]
+"""Called before each packet of a file is read, for whoever watches that it goes on."""
+
+
 class _Opened(NamedTuple):
     name: str
     container: InputContainer
@@ -79,28 +88,35 @@ def probe(path: str | os.PathLike | bytes, limits: Limits | None = None) -> Info
 
 
 def measure(
-    path: str | os.PathLike | bytes, *, fps: float | int | None = None, limits: Limits | None = None
+    path: str | os.PathLike | bytes,
+    *,
+    fps: float | int | None = None,
+    limits: Limits | None = None,
+    alive: Alive = lambda: None,
 ) -> tuple[int, float]:
     """(frames, rate) of a file as `frames` would deliver it, without decoding more than the first.
 
     Reads the whole file, so truncation and marked damage are found. Raises Refusal.
     """
-    with _opened(path, limits or Limits()) as opened:
+    limits = limits or Limits()
+    with _opened(path, limits) as opened:
         rate = float(fps or opened.info.fps)
         begin, pictures, last, seen = _begin(opened.stream), 0, -1, False
-        for packet in opened.container.demux(opened.stream):
+        for packet in _packets(opened, alive):
             if packet.is_corrupt:
                 raise ValueError(f"it breaks off or is damaged after frame {last}")
-            stamp = packet.dts if packet.pts is None else packet.pts
             if packet.size and not packet.is_discard:
                 pictures += 1
-                if stamp is None or begin is None or packet.time_base is None:
+                time = _time(packet, opened.info.format)
+                if time is None or begin is None:
                     last = max(last, pictures - 1)
                 else:
-                    last = max(last, round((float(stamp * packet.time_base) - begin) * rate))
+                    last = max(last, round((time - begin) * rate))
             seen = seen or bool(packet.decode())
-        if not seen:
+        if not seen or last < 0:
             raise ValueError("it holds no pictures")
+        if (last + 1) / rate > limits.seconds:
+            raise Refusal(f"{opened.name}: lasts longer than {limits.seconds:g} s")
         return last + 1, rate
 
 
@@ -112,6 +128,7 @@ def frames(
     size: tuple[int, int] | None = None,
     fps: float | int | None = None,
     limits: Limits | None = None,
+    alive: Alive = lambda: None,
 ) -> Iterator[Frame]:
     """Decode frames start … stop - 1, one at a time, seeking to the first.
 
@@ -122,7 +139,8 @@ def frames(
     """
     limits = limits or Limits()
     with _opened(path, limits) as opened:
-        yield from _decoded(opened, start, stop, size, float(fps or opened.info.fps), limits)
+        rate = float(fps or opened.info.fps)
+        yield from _decoded(opened, start, stop, size, rate, limits, alive)
 
 
 def collect(
@@ -164,16 +182,20 @@ def _decoded(
     size: tuple[int, int] | None,
     rate: float,
     limits: Limits,
+    alive: Alive = lambda: None,
 ) -> Iterator[Frame]:
     shown, shape = -1, None
-    for number, picture in _timeline(opened, rate, start):
+    ways: dict[int, _Way] = {}  # of pictures by the rotation that they tell: a file has one or two
+    for number, picture in _timeline(opened, rate, start, alive):
         if stop is not None and number >= stop:
             return
         if number > limits.seconds * rate:
             raise Refusal(f"{opened.name}: lasts longer than {limits.seconds:g} s")
         shown = number
         if number >= start:
-            frame = _to_rgb(picture, size, opened.name, limits)
+            if picture.rotation not in ways:
+                ways[picture.rotation] = _way(picture)
+            frame = _to_rgb(picture, size, ways[picture.rotation], opened.name, limits)
             if shape not in (None, frame.shape):
                 raise Refusal(f"{opened.name}: changes its size at frame {number}")
             shape = frame.shape
@@ -200,13 +222,16 @@ def _opened(path: str | os.PathLike | bytes, limits: Limits) -> Iterator[_Opened
     file, demuxer = _checked_source(path)
     if demuxer in (GIF, WEBP):
         raise Refusal(f"{name}: is an animated picture, not a video container")
+    options = {"protocol_whitelist": "file", "max_pixels": str(2 * limits.pixels)}
     try:
-        with av.open(file, "r", format=demuxer, metadata_errors="replace") as opened:
-            if len(opened.streams) > limits.streams:
-                raise Refusal(f"{name}: has {len(opened.streams)} streams, over {limits.streams}")
+        with av.open(file, "r", demuxer, options=options, metadata_errors="replace") as opened:
+            count = len(opened.streams.video) + len(opened.streams.audio)
+            if count > limits.streams:
+                raise Refusal(f"{name}: has {count} streams, over {limits.streams}")
             stream = _video_stream(opened)
             if stream is None:
                 raise Refusal(f"{name}: has no video stream")
+            stream.codec_context.options = {"max_pixels": str(limits.pixels)}
             yield _Opened(name, opened, stream, _inspect(name, opened, stream, demuxer, limits))
     except (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError) as error:
         raise Refusal(f"{name}: cannot be decoded: {reason(error)}") from error
@@ -217,7 +242,7 @@ def _inspect(
 ) -> Info:
     codec = stream.codec_context
     if codec.width < 1 or codec.height < 1:
-        raise Refusal(f"{name}: states no picture size")
+        raise Refusal(f"{name}: states no picture size, or one far over {limits.pixels} pixels")
     if codec.width * codec.height > limits.pixels:
         raise Refusal(
             f"{name}: pictures of {codec.width}x{codec.height} are over the limit of"
@@ -258,42 +283,70 @@ def _frame_rate(stream: VideoStream) -> float | None:
     return float(rate) if rate else None
 
 
-def _timeline(opened: _Opened, rate: float, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
+def _timeline(
+    opened: _Opened, rate: float, start: int, alive: Alive
+) -> Iterator[tuple[int, av.VideoFrame]]:
     """(number, picture) at a constant rate, from the key picture before `start` or earlier."""
     stream, begin, tick = opened.stream, opened.stream.start_time, opened.stream.time_base
     indexed = opened.info.format in _INDEXED
     if start > 0 and indexed and begin is not None and tick is not None:
         target = begin + math.floor(start / rate / tick)
         opened.container.seek(target, stream=stream)
-        pictures = _numbered(opened, rate)
+        pictures = _numbered(opened, rate, alive)
         first = next(pictures, None)
         if first is not None and first[0] <= start and first[1].time is not None:
             return _filled(chain([first], pictures), first[0])
         opened.container.seek(begin, stream=stream)  # landed too late: read from the start
-    return _filled(_numbered(opened, rate), 0)
+    return _filled(_numbered(opened, rate, alive), 0)
 
 
-def _numbered(opened: _Opened, rate: float) -> Iterator[tuple[int, av.VideoFrame]]:
+def _numbered(opened: _Opened, rate: float, alive: Alive) -> Iterator[tuple[int, av.VideoFrame]]:
     """Decoded pictures with their place on the time line; counted where they have no time.
 
     Raises ValueError at damage.
     """
     number = -1
-    stream = opened.stream
-    begin = _begin(stream)
-    for packet in opened.container.demux(stream):
+    begin = _begin(opened.stream)
+    coming: list[float] = []  # AVI: times of pictures, of which the earliest is shown next
+    for packet in _packets(opened, alive):
         if packet.is_corrupt:
             raise ValueError(f"it breaks off or is damaged after frame {number}")
+        time = _time(packet, opened.info.format)
+        if opened.info.format == AVI and packet.size and time is not None:
+            heappush(coming, time)
         for picture in packet.decode():
             if picture.is_corrupt:
                 raise ValueError(f"frame {number + 1} is damaged")
-            if picture.time is None or begin is None:
+            time = heappop(coming) if coming else picture.time
+            if time is None or begin is None:
                 number += 1
             else:
-                number = max(number, round((picture.time - begin) * rate), 0)
+                number = max(number, round((time - begin) * rate), 0)
             yield number, picture
     if number < 0:
         raise ValueError("it holds no pictures")
+
+
+def _packets(opened: _Opened, alive: Alive) -> Iterator[av.Packet]:
+    """All packets. Raises ValueError where an edit list passes over too many in a row."""
+    packets, passed = opened.container.demux(opened.stream), 0
+    while True:
+        alive()
+        packet = next(packets, None)
+        if packet is None:
+            return
+        passed = passed + 1 if packet.is_discard else 0
+        if passed > _PASSED:
+            raise ValueError(f"over {_PASSED} packets in a row are not to be shown")
+        yield packet
+
+
+def _time(packet: av.Packet, demuxer: str) -> float | None:
+    """When a packet is shown, in seconds; AVI only says when it is decoded."""
+    stamp = packet.dts if packet.pts is None or demuxer == AVI else packet.pts
+    if stamp is None or packet.time_base is None:
+        return None
+    return float(stamp * packet.time_base)
 
 
 def _begin(stream: VideoStream) -> float | None:
@@ -319,13 +372,35 @@ def _filled(
 
 
 def _to_rgb(
-    picture: av.VideoFrame, size: tuple[int, int] | None, name: str, limits: Limits
+    picture: av.VideoFrame, size: tuple[int, int] | None, way: "_Way", name: str, limits: Limits
 ) -> Frame:
     if picture.width * picture.height > limits.pixels:  # the header need not tell the truth
         raise Refusal(f"{name}: a picture of {picture.width}x{picture.height} is over the limit")
-    turns = round(picture.rotation / 90) % 4
     height, width = size or (None, None)
-    if turns % 2:
+    if way.turns % 2:
         height, width = width, height
     rgb = picture.reformat(width=width, height=height, format="rgb24", interpolation=_SMOOTH)
-    return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), turns))
+    upright = np.rot90(rgb.to_ndarray(), way.turns)
+    return np.ascontiguousarray(upright[:, ::-1] if way.mirrored else upright)
+
+
+class _Way(NamedTuple):
+    """How to turn a picture upright: quarters counterclockwise, then left and right exchanged."""
+
+    turns: int
+    mirrored: bool
+
+
+def _way(picture: av.VideoFrame) -> _Way:
+    """Costly: a picture that was asked for its side data is only freed by the garbage collector."""
+    try:
+        told: Any = picture.side_data  # its types only know of motion vectors
+        matrix = told.get(Type.DISPLAYMATRIX)
+    except ValueError:  # some other data, of a kind that PyAV has no name for
+        return _Way(round(picture.rotation / 90) % 4, mirrored=False)
+    if matrix is None:
+        return _Way(0, mirrored=False)
+    a, b, _, c, d, *_ = struct.unpack("9i", bytes(matrix))  # x' = ax + cy, y' = bx + dy
+    mirrored = a * d < b * c
+    quarters = math.atan2(-b, -a if mirrored else a) / (math.pi / 2)
+    return _Way(round(quarters) % 4, mirrored)

@@ -60,7 +60,7 @@ def sniff_open(file: BufferedIOBase, length: int, name: str) -> str:
     """`sniff` of an open file of `length` bytes. Raises Refusal if it is empty or cut short."""
     head = file.read(256)
     found = sniff(head)
-    stated = _mov_length(file) if found == MOV else _stated_length(head, found)
+    stated = _mov_length(file, length) if found == MOV else _stated_length(head, found)
     if not head:
         raise Refusal(f"{name}: is empty")
     if found is None:
@@ -73,10 +73,12 @@ def sniff_open(file: BufferedIOBase, length: int, name: str) -> str:
     return found
 
 
-def _mov_length(file: BufferedIOBase) -> int:
+def _mov_length(file: BufferedIOBase, length: int) -> int:
     """Where the last of the boxes that make up an MP4 or MOV file says it ends."""
     end = 0
     for _ in range(100_000):  # fragmented files have two boxes a fragment
+        if end >= length:
+            break
         file.seek(end)
         header = file.read(16)
         if header[4:8] not in _MOV_BOXES + _LATER_BOXES:  # the end, or something appended

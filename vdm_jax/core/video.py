@@ -21,7 +21,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from jaxtyping import UInt8
 
 from vdm_jax.core import container, still
-from vdm_jax.core.container import Info, Limits, frames, probe
+from vdm_jax.core.container import Alive, Info, Limits, frames, probe
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.sniff import GIF, WEBP, sniff_file
 from vdm_jax.core.still import read_image
@@ -112,12 +112,16 @@ def read(
 
 
 def measure(
-    path: str | os.PathLike, *, fps: float | int | None = None, limits: Limits | None = None
+    path: str | os.PathLike,
+    *,
+    fps: float | int | None = None,
+    limits: Limits | None = None,
+    alive: Alive = lambda: None,
 ) -> Extent:
     """How many frames `read` would deliver, and their rate; containers are hardly decoded."""
     path = Path(path)
     if not path.is_dir() and sniff_file(path) not in (GIF, WEBP):
-        return Extent(*container.measure(path, fps=fps, limits=limits))
+        return Extent(*container.measure(path, fps=fps, limits=limits, alive=alive))
     clip = read(path, limits=limits)
     return Extent(len(clip.frames), float(clip.fps))
 

@@ -112,7 +112,7 @@ def said(found) -> list[str]:
     lines += [f"{reason}: {gone} rejected" for reason, gone in found.funnel if gone]
     bad = [file for file in found.files if file["reason"]]
     if bad:
-        names = ", ".join(f"{file['file']} ({file['reason']})" for file in bad[:3])
+        names = ", ".join(f"{file['file']!r} ({file['reason']})" for file in bad[:3])
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         lines.append(f"quarantine: {len(bad)} files: {names}{more}")
     return lines

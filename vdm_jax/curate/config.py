@@ -45,7 +45,7 @@ class CurateConfig:
     of CLIP's vectors from which two clips show the same; None: not asked. vectors: those that
     clips.parquet keeps, "likeness" or "clip". held_out: the last share of each video, in clips,
     that makes the split "test". patience: seconds that a worker may take for a second of video, and
-    at least a minute.
+    at least 20.
     """
 
     size: int = 256

@@ -102,7 +102,7 @@ class Curation:
                 root=str(root.absolute()),
                 folder=str((self.output / WORK).absolute()),
                 config=described,
-                patience=max(work.LEAST, file.bytes / 2**20),
+                patience=max(work.LEAST, file.held / 2**20),
             )
             if look.key not in results:
                 yield look

@@ -87,9 +87,9 @@ def _result(ray: Any, reference: Any) -> Row:
 
 def _done(task: Task, gigabytes: float) -> Row:
     """In one of Ray's workers."""
-    return local.result(local.begun(_pool(gigabytes), task))
+    return local.result(local.begun(_pool(gigabytes, task.config), task))
 
 
 @cache
-def _pool(gigabytes: float) -> ProcessPool:
-    return local.confined(1, gigabytes)
+def _pool(gigabytes: float, config: str) -> ProcessPool:
+    return local.confined(1, gigabytes, config)

@@ -5,9 +5,11 @@ Media files may be hostile: what kills a worker, or keeps it busy for too long, 
 
 import os
 import resource
+import signal
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -15,6 +17,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from vdm_jax.curate import work
 from vdm_jax.curate.stage import Row
+from vdm_jax.curate.watch import STALL
 from vdm_jax.curate.work import Task
 
 
@@ -31,8 +34,9 @@ class Local:
         Twice as many as workers are under way at a time.
         """
         count = self.workers or len(os.sched_getaffinity(0))
+        config = queue[0].config if queue else None
         flying: dict[Future, Task] = {}
-        with confined(count, self.gigabytes) as pool:
+        with confined(count, self.gigabytes, config) as pool:
             try:
                 while queue or flying:
                     while queue and len(flying) < 2 * count:
@@ -45,11 +49,14 @@ class Local:
                     pool.stop()
 
 
-def confined(workers: int, gigabytes: float) -> ProcessPool:
-    """Processes that may take so much memory each, and leave no core files."""
+def confined(workers: int, gigabytes: float, config: str | None) -> ProcessPool:
+    """Processes that may take so much memory each, and leave no core files.
+
+    config: whose stages are set up before the time of a task counts.
+    """
     most = round(gigabytes * 2**30)
     return ProcessPool(
-        workers, initializer=_confine, initargs=(most,), context=get_context("spawn")
+        workers, initializer=_ready, initargs=(most, config), context=get_context("spawn")
     )
 
 
@@ -63,10 +70,15 @@ def result(future: Future) -> Row:
         return future.result()
     except TimeoutError:
         return {"reason": work.TIMED_OUT, "why": "took too long and was ended"}
-    except ProcessExpired:
+    except ProcessExpired as error:
+        if error.exitcode == -signal.SIGPROF:
+            return {"reason": work.TIMED_OUT, "why": f"took {STALL:g} s for nothing and was ended"}
         return {"reason": work.CRASHED, "why": "ended the process that read it"}
 
 
-def _confine(most: int) -> None:
+def _ready(most: int, config: str | None) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if config is not None:
+        with suppress(Exception):  # fails again in the first task, which says so
+            work.prepared(config)

@@ -10,6 +10,8 @@ import math
 import os
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -22,18 +24,22 @@ from vdm_jax.core import config as configs
 from vdm_jax.core import video
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.curate.stage import SIDECAR, Clip, Row, Span, Stage, chain, packed
+from vdm_jax.curate.watch import Watch
 from vdm_jax.data.record import RECORD_FRAMES, pack
 from vdm_jax.data.transform import short_side
 
-LEAST = 60.0
+LEAST = 20.0
 """Seconds that any task may take."""
 DAMAGED, CRASHED, TIMED_OUT = "damaged", "crashed", "timed_out"
 REASONS = {
+    "failed": r"a stage failed on it",
     "no_video": r"is not a video by its contents|has no video stream|no pictures|states no picture",
     "empty": r"is empty$",
     "cut_short": r"is cut short|breaks off",
-    "over_limits": r"over the limit|at most|not between|over \d+$|lasts longer|more than the al",
+    "over_limits": r"over the limit|at most|not between|over \d+$|lasts longer|more than the al"
+    r"|allocate|MemoryError",
     "animation": r"is an animated picture",
+    "unreadable": r"cannot be read|no such file",
 }
 
 
@@ -56,7 +62,8 @@ class Task:
 def done(task: Task) -> Row:
     """The result of a task: {"spans": [...]}, {"clips": [...]}, or {"reason": ..., "why": ...}.
 
-    Raises Refusal on a machine that does not see the folders: that is no fault of a file.
+    Raises Refusal on a machine that does not see the folders, or lacks what a stage needs: that is
+    no fault of a file.
     """
     for folder in (task.root, task.folder):
         if not Path(folder).is_dir():
@@ -64,6 +71,7 @@ def done(task: Task) -> Row:
                 f"{folder}: is not there on {platform.node()}; put the folders of --input and "
                 "--output on a disk that all machines share, under the same path"
             )
+    prepared(task.config)
     try:
         return _look(task) if task.kind == "look" else _cut(task)
     except Refusal as refusal:
@@ -79,12 +87,14 @@ def reason(why: str) -> str:
 
 def _look(task: Task) -> Row:
     """Spans of about equal length that cover a video."""
-    config, _ = _prepared(task.config)
+    config, _ = prepared(task.config)
     path = Path(task.root) / task.span.file
-    video.probe(path)
-    height, width, _ = next(video.frames(path, stop=1)).shape  # as shown, rotated if it says so
-    extent = video.measure(path)
-    count = max(1, math.ceil(extent.frames / extent.fps / config.span))
+    with _blamed(task.span.file), Watch() as watch:
+        video.probe(path)
+        first = next(video.frames(path, stop=1, alive=watch.alive))
+        extent = video.measure(path, alive=watch.alive)
+    height, width, _ = first.shape  # as shown, rotated if it says so
+    count = min(extent.frames, math.ceil(extent.frames / extent.fps / config.span))
     borders = [round(extent.frames * n / count) for n in range(count + 1)]
     size = short_side(height, width, min(config.size, height, width))
     spans = [
@@ -99,16 +109,12 @@ def _look(task: Task) -> Row:
 
 def _cut(task: Task) -> Row:
     """The clips of a span: their records in a file, what is known of them in rows."""
-    config, stages = _prepared(task.config)
-    span, path = task.span, Path(task.root) / task.span.file
-    frames = video.frames(path, start=span.start, stop=span.stop, size=(span.height, span.width))
-    target = Path(task.folder) / name(span)
+    target = Path(task.folder) / name(task.span)
     part = target.with_suffix(f".{os.getpid()}.part")
     writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
     rows, records = [], 0
     try:
-        clips = (_captioned(clip, span) for clip in config.shots.clips(span, frames))
-        for clip in chain(stages, clips):
+        for clip in _clips(task):
             row = told(clip)
             if not clip.rejected:
                 row["record"] = records
@@ -128,6 +134,32 @@ def _cut(task: Task) -> Row:
 
 def _captioned(clip: Clip, span: Span) -> Clip:
     return replace(clip, captions={SIDECAR: span.caption}) if span.caption else clip
+
+
+def _clips(task: Task) -> Iterator[Clip]:
+    """The clips of a span, through all stages."""
+    config, stages = prepared(task.config)
+    span, path = task.span, Path(task.root) / task.span.file
+    longest = min(span.stop - span.start, math.ceil(config.shots.longest * span.fps))
+    watch = Watch(3 * longest * span.height * span.width * 3)  # frames, a clip of them, another
+    frames = video.frames(
+        path, start=span.start, stop=span.stop, size=(span.height, span.width), alive=watch.alive
+    )
+    shots = config.shots.clips(span, watch.over(frames))
+    with _blamed(span.file):
+        yield from chain(stages, (_captioned(clip, span) for clip in shots))
+
+
+@contextmanager
+def _blamed(file: str) -> Iterator[None]:
+    """What goes wrong inside is the fault of the file, and costs no other."""
+    try:
+        yield
+    except (Refusal, MemoryError):
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise Refusal(f"{file}: a stage failed on it: {why}") from error
 
 
 def name(span: Span) -> str:
@@ -154,7 +186,7 @@ def told(clip: Clip) -> Row:
 
 
 @cache
-def _prepared(config: str) -> tuple[Any, list[Stage]]:
+def prepared(config: str) -> tuple[Any, list[Stage]]:
     """The config and its stages, set up: once in each worker."""
     parsed = configs.from_json(config)
     stages = parsed.build()
