@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.curate.distributed import OnRay
 from vdm_jax.curate.stage import Resources
 
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # nodes find each other at 127.0.0.1
 pytest.importorskip("ray")
 from ray.cluster_utils import Cluster
 
@@ -73,4 +75,4 @@ def test_a_cluster_leaves_the_same_though_a_worker_and_a_node_die(
 def test_no_cluster_is_a_refusal():
     executor = OnRay(address="127.0.0.1:9", resources=Resources())
     with pytest.raises(Refusal, match="no Ray cluster there"):
-        next(executor.run([]))
+        next(executor.run(deque()))
