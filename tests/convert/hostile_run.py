@@ -1,8 +1,9 @@
 """Open every case of `hostile.py` in this one process and report what came of it, as JSON.
 
 Run as a script: FOLDER SEED. In the report, for each case: its name, the kind and text of what was
-raised, seconds of CPU, bytes of the file, and the growth of this process's memory; for the whole: the
-largest child, and every event of the interpreter that reading weights should not cause.
+raised, seconds of the processor, bytes of the file, and the growth of this process's memory; for
+the whole: the largest child, and every event of the interpreter that reading weights should not
+cause.
 """
 
 import json
