@@ -1,8 +1,9 @@
 """Open every case of `hostile.py` in this one process and report what came of it, as JSON.
 
 Run as a script: FOLDER SEED. In the report, for each case: its name, the kind and text of what was
-raised, seconds, bytes of the file, and the growth of this process's memory; for the whole: the
-largest child, and every event of the interpreter that reading weights should not cause.
+raised, seconds of the processor, bytes of the file, and the growth of this process's memory; for
+the whole: the largest child, and every event of the interpreter that reading weights should not
+cause.
 """
 
 import json
@@ -55,13 +56,13 @@ def read_all(path: str) -> dict[str, np.ndarray]:
 
 def outcome(path: str) -> dict[str, Any]:
     Path("/proc/self/clear_refs").write_text("5")
-    before, start = _memory("VmRSS"), time.perf_counter()
+    before, start = _memory("VmRSS"), time.process_time()
     try:
         arrays = read_all(path)
         kind, text = "read", " ".join(f"{n} {a.dtype} {a.tolist()}" for n, a in arrays.items())
     except BaseException as error:
         kind, text = type(error).__name__, str(error)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     grown = _memory("VmHWM") - before
     return {"kind": kind, "text": text, "seconds": seconds, "grown": grown}
 

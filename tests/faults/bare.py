@@ -2,8 +2,9 @@
 
     python bare.py CHECKPOINTS STEPS DIGEST [--processes N --process I --coordinator HOST:PORT]
 
-A loop of plain arithmetic over about as many bytes as the harness's tiny run saves. At its end
-each process writes the digest of its part of the state to DIGEST.I.
+A loop of plain arithmetic over six times the bytes that the harness's tiny run saves, so that a
+kill meets a save more often. At its end each process writes the digest of its part of the state to
+DIGEST.I.
 """
 
 import argparse
