@@ -26,7 +26,7 @@ import numpy as np
 from av.container import InputContainer
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
@@ -37,7 +37,8 @@ Frame = UInt8[np.ndarray, "h w 3"]
 
 _INDEXED = (MOV, MATROSKA, AVI)  # the others are sought in by reading from the start
 _PASSED = 10_000  # packets of a group of pictures that an edit begins in
-_SMOOTH = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_BICUBIC, _AREA = Interpolation.BICUBIC | _EXACT, Interpolation.AREA | _EXACT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +133,9 @@ def frames(
 ) -> Iterator[Frame]:
     """Decode frames start … stop - 1, one at a time, seeking to the first.
 
-    path: a file, or the bytes of one. size: (height, width) to resize each frame to (bicubic,
-    antialiased). fps: the constant rate that frames are numbered at; None is the file's own.
+    path: a file, or the bytes of one. size: (height, width) to resize each frame to, antialiased:
+    bicubic, or where that is half the size or less, by the means of areas, in half the time. fps:
+    the constant rate that frames are numbered at; None is the file's own.
     Raises Refusal if the file cannot be read, is damaged, or ends before `start`; it may end
     before `stop`.
     """
@@ -186,16 +188,20 @@ def _decoded(
 ) -> Iterator[Frame]:
     shown, shape = -1, None
     ways: dict[int, _Way] = {}  # of pictures by the rotation that they tell: a file has one or two
+    scaler = VideoReformatter()  # of all: its tables cost as much as a picture
     for number, picture in _timeline(opened, rate, start, alive):
         if stop is not None and number >= stop:
             return
         if number > limits.seconds * rate:
             raise Refusal(f"{opened.name}: lasts longer than {limits.seconds:g} s")
+        if picture.width * picture.height > limits.pixels:  # the header need not tell the truth
+            told = f"{picture.width}x{picture.height}"
+            raise Refusal(f"{opened.name}: a picture of {told} is over the limit")
         shown = number
         if number >= start:
             if picture.rotation not in ways:
                 ways[picture.rotation] = _way(picture)
-            frame = _to_rgb(picture, size, ways[picture.rotation], opened.name, limits)
+            frame = _to_rgb(picture, size, ways[picture.rotation], scaler)
             if shape not in (None, frame.shape):
                 raise Refusal(f"{opened.name}: changes its size at frame {number}")
             shape = frame.shape
@@ -372,14 +378,19 @@ def _filled(
 
 
 def _to_rgb(
-    picture: av.VideoFrame, size: tuple[int, int] | None, way: "_Way", name: str, limits: Limits
+    picture: av.VideoFrame, size: tuple[int, int] | None, way: "_Way", scaler: VideoReformatter
 ) -> Frame:
-    if picture.width * picture.height > limits.pixels:  # the header need not tell the truth
-        raise Refusal(f"{name}: a picture of {picture.width}x{picture.height} is over the limit")
-    height, width = size or (None, None)
-    if way.turns % 2:
+    height, width = size or (picture.height, picture.width)
+    if size and way.turns % 2:
         height, width = width, height
-    rgb = picture.reformat(width=width, height=height, format="rgb24", interpolation=_SMOOTH)
+    halved = 2 * height <= picture.height and 2 * width <= picture.width
+    rgb = scaler.reformat(
+        picture,
+        width=width,
+        height=height,
+        format="rgb24",
+        interpolation=_AREA if halved else _BICUBIC,
+    )
     upright = np.rot90(rgb.to_ndarray(), way.turns)
     return np.ascontiguousarray(upright[:, ::-1] if way.mirrored else upright)
 

@@ -91,7 +91,7 @@ def read(
 ) -> Clip:
     """Read frames start … stop - 1 of a video file or a folder of numbered PNG files.
 
-    size: (height, width) to resize to while decoding. fps: the constant rate to resample to;
+    size: (height, width) to resize to while decoding, as `container.frames` does. fps: the constant rate to resample to;
     None keeps the file's own. Both apply to containers; pictures (GIF, WebP, PNG) are read as
     they are. Raises Refusal.
     """

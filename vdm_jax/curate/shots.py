@@ -75,8 +75,8 @@ class Shots:
         self, span: Span, frames: Iterable[UInt8[np.ndarray, "h w 3"]]
     ) -> Iterator["_Waiting"]:
         """Every frame, once all that decides about it was seen."""
-        widths = sorted({max(4, round(s * span.fps)) for s in self.seconds})
-        longest = max(widths, default=LATE)
+        widths = np.unique([max(4, round(s * span.fps)) for s in self.seconds]).astype(int)
+        longest = max(widths.tolist(), default=LATE)
         waits: deque[_Waiting] = deque()
         thumbs = np.zeros((longest + 1, THUMB[0] * THUMB[1]), np.float32)
         hard, rising, before = _HardCuts(span.fps), False, None
@@ -94,12 +94,11 @@ class Shots:
             elif before is not None:
                 rising = (rising or before.contrast < PLAIN) and now.grew(before)
                 now.gone = rising
-            for width in widths:
-                if width < len(waits):
-                    window = list(waits)[-width - 1 :]
-                    if not any(each.cut or each.gone for each in window[1:]):
-                        for index in blended(thumbs[-width - 1 :]).nonzero()[0].tolist():
-                            window[index].gone = True
+            for width in widths[unlike(thumbs[-1 - widths], thumbs[-1])].tolist():
+                window = list(waits)[-width - 1 :]
+                if width < len(waits) and not any(each.cut or each.gone for each in window[1:]):
+                    for index in blended(thumbs[-width - 1 :]).nonzero()[0].tolist():
+                        window[index].gone = True
             before = now
             if len(waits) > longest:
                 yield waits.popleft()
@@ -123,7 +122,7 @@ class _HardCuts:
 
     def seen(self, frame: UInt8[np.ndarray, "h w 3"]) -> bool:
         """Whether a cut lies before the frame that came LATE frames before this one."""
-        bgr = np.ascontiguousarray(frame[..., ::-1])
+        bgr = opencv().cvtColor(frame, opencv().COLOR_RGB2BGR)
         found = self._detector.process_frame(self._at(self._number), bgr)
         self._number += 1
         return bool(found)
@@ -172,7 +171,7 @@ def blended(thumbs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
     first, middle, last = thumbs[0], thumbs[len(thumbs) // 2], thumbs[-1]
     change = last - first
     length = float(change @ change)
-    if length < DIFFERENT**2 * change.size or _alike(first, last):
+    if not unlike(thumbs[:1], last)[0]:
         return none
     share = float((middle - first) @ change) / length
     expected = float(((1 - share) * first + share * last).std())
@@ -186,7 +185,11 @@ def blended(thumbs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
     return (shares > EDGE) & (shares < 1 - EDGE)
 
 
-def _alike(a: Float[np.ndarray, " d"], b: Float[np.ndarray, " d"]) -> bool:
-    """Whether both show the same: then there is no transition from one to the other."""
-    both = float(((a - a.mean()) * (b - b.mean())).mean())
-    return both > ALIKE * float(a.std() * b.std())
+def unlike(
+    thumbs: Float[np.ndarray, "n d"], last: Float[np.ndarray, " d"]
+) -> Bool[np.ndarray, " n"]:
+    """Which of them show something else than the last: else there is no transition to it."""
+    changes = ((thumbs - last) ** 2).mean(1)
+    spread, end = thumbs - thumbs.mean(1, keepdims=True), last - last.mean()
+    alike = spread @ end > ALIKE * np.sqrt((spread**2).sum(1) * (end @ end))
+    return (changes >= DIFFERENT**2) & ~alike

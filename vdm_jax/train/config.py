@@ -12,7 +12,8 @@ from vdm_jax.adapters.trainable import EVERYTHING, Selected
 from vdm_jax.core import config as configs
 from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.data.loader import Source
+from vdm_jax.data.loader import Reading
+from vdm_jax.data.source import Source
 from vdm_jax.models.lpips import LPIPSConfig
 from vdm_jax.tasks.task import ModelConfig, Task, VideoModel
 from vdm_jax.train.guard import Guard
@@ -84,6 +85,10 @@ class TrainConfig:
     """Videos in a preview grid."""
     held_out_samples: int = 32
     """Samples that the held-out loss is measured on."""
+    reading: Reading = Reading()
+    """How samples are read ahead: threads, processes, batches; the samples are the same."""
+    max_bad: int = 0
+    """Records that may be damaged: each is passed over and named in log.txt, another stands in."""
     guard: Guard = Guard()
     """Which steps are skipped, and when the run goes back to a checkpoint."""
     trackers: tuple[Tracker, ...] = ()
@@ -93,6 +98,8 @@ class TrainConfig:
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise Refusal(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_bad < 0:
+            raise Refusal(f"max_bad must be at least 0, got {self.max_bad}")
         if self.batch_size % self.accumulate:
             raise Refusal(
                 f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}"
@@ -122,7 +129,8 @@ class TrainConfig:
 # What may change when a run is continued: how long, where and how often. With other steps the rest
 # of the run takes the learning rates of a run of that length.
 RESUMABLE = ("steps", "mesh", "judge", "log_every", "save_every", "keep", "preview_every",
-             "num_previews", "held_out_samples", "guard", "trackers")  # fmt: skip
+             "num_previews", "held_out_samples", "reading", "max_bad", "guard",
+             "trackers")  # fmt: skip
 
 
 def read(spec: str, args: Sequence[str], *, prog: str) -> TrainConfig:

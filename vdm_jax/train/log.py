@@ -62,6 +62,22 @@ class DatedLines:
         self._file.close()
 
 
+@contextmanager
+def warnings_kept(lines: DatedLines) -> Generator[None]:
+    """What the library warns of meanwhile is written to log.txt as well."""
+    handler, library = _Kept(lines), logging.getLogger("vdm_jax")
+    library.addHandler(handler)
+    try:
+        yield
+    finally:
+        library.removeHandler(handler)
+
+
+class _Kept(logging.StreamHandler[DatedLines]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """A line that the disk does not take is lost; it was shown."""
+
+
 def events(path: Path, most: int = 200) -> list[str]:
     """Lines of log.txt but those that only count steps; the last ones of many."""
     if not path.exists():

@@ -213,6 +213,8 @@ def open_loader(config: TrainConfig, source: Source, mesh: Mesh) -> Loader:
         batch_size=config.batch_size,
         seed=config.seed,
         rows=meshes.local_rows(mesh, config.batch_size),
+        reading=config.reading,
+        max_bad=config.max_bad,
     )
 
 

@@ -80,6 +80,7 @@ class Observer:
         console, self._log, self._metrics = None, None, None
         if self._chief:
             self._log = self._open.enter_context(log.DatedLines(workdir / LOG))
+            self._open.enter_context(log.warnings_kept(self._log))
             self._metrics = self._open.enter_context(log.MetricsLog(workdir / METRICS, step))
         else:
             console = self._open.enter_context(_appended(Path(os.devnull)))
