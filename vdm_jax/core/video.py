@@ -91,9 +91,9 @@ def read(
 ) -> Clip:
     """Read frames start … stop - 1 of a video file or a folder of numbered PNG files.
 
-    size: (height, width) to resize to while decoding, as `container.frames` does. fps: the constant rate to resample to;
-    None keeps the file's own. Both apply to containers; pictures (GIF, WebP, PNG) are read as
-    they are. Raises Refusal.
+    size: (height, width) to resize to while decoding, as `container.frames` does. fps: the constant
+    rate to resample to; None keeps the file's own. Both apply to containers; pictures (GIF, WebP,
+    PNG) are read as they are. Raises Refusal.
     """
     path, limits = Path(path), limits or Limits()
     kind = "folder" if path.is_dir() else sniff_file(path)

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.refusal import Refusal, Unavailable
 
 Sample = dict[str, Any]
 """One record in numpy: video uint8 "t h w c", caption str, fps float32, key str, and what more
@@ -66,6 +66,18 @@ class Keyed(Protocol):
 def drawn(source: Source, index: int, rng: np.random.Generator) -> Sample:
     """A sample, with what its source leaves to chance drawn from `rng`."""
     return source.draw(index, rng) if isinstance(source, Draws) else source[index]
+
+
+def near(source: Source, index: int, max_bad: int) -> Sample:
+    """A sample; where it is refused, one of the `max_bad` after it. Raises the last Refusal."""
+    for number in range(index, index + max_bad):
+        try:
+            return source[number % len(source)]
+        except Unavailable:
+            raise
+        except Refusal:
+            continue
+    return source[(index + max_bad) % len(source)]
 
 
 def stack(samples: Sequence[Sample]) -> Batch:

@@ -1,5 +1,7 @@
 """The loss on samples that are never trained on, beside that of the best constant answer."""
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from vdm_jax.core import mesh as meshes
-from vdm_jax.data.loader import Source, stack
+from vdm_jax.data.source import Source, near, stack
 from vdm_jax.diffusion.denoiser import Denoiser
 from vdm_jax.tasks.task import Arrays, abstract
 from vdm_jax.train.config import TrainConfig
@@ -27,7 +29,7 @@ class HeldOut:
         self._shards = meshes.batch_shards(mesh)
         count = min(config.held_out_samples, len(held_out))
         count = max(count - count % self._shards, self._shards)
-        self._arrays = self._put([held_out[i % len(held_out)] for i in range(count)])
+        self._arrays = self._put(held_out, [i % len(held_out) for i in range(count)])
         whole = meshes.replicated(mesh)
         self._loss = jax.jit(self._model_loss, out_shardings=whole)
         self._mean_loss = jax.jit(self._constant_loss, out_shardings=whole)
@@ -46,8 +48,9 @@ class HeldOut:
                 self._mean = self._mean_of_source(params)
             return float(self._mean_loss(params, self._arrays, self._key, self._mean))
 
-    def _put(self, samples: list) -> Arrays:
-        arrays = self._task.prepare(self._config.model, stack(samples))
+    def _put(self, source: Source, numbers: Iterable[int]) -> Arrays:
+        samples = stack([near(source, number, self._config.max_bad) for number in numbers])
+        arrays = self._task.prepare(self._config.model, samples)
         return meshes.put_whole_batch(arrays, self._mesh)
 
     def _model_loss(self, params: nnx.State, arrays: Arrays, key: Array) -> Float[Array, ""]:
@@ -73,7 +76,7 @@ class HeldOut:
         spread = np.linspace(0, len(self._source) - 1, NUM_FOR_MEAN).astype(int)
         parts = [spread[start : start + each] for start in range(0, len(spread), each)]
         frames = [
-            self._frame(params, self._put([self._source[int(i)] for i in np.resize(part, each)]))
+            self._frame(params, self._put(self._source, np.resize(part, each).tolist()))
             for part in parts
         ]
         return jnp.mean(jnp.stack(frames), axis=0)

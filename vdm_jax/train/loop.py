@@ -15,7 +15,7 @@ from vdm_jax.core import processes
 from vdm_jax.core.checkpoint import Checkpoints
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.loader import Loader
-from vdm_jax.data.source import InGroups, Source, stack
+from vdm_jax.data.source import InGroups, Source, near, stack
 from vdm_jax.train import agree, begin, fits, precomputed, rundir, track
 from vdm_jax.train.agree import Stop
 from vdm_jax.train.config import TrainConfig
@@ -197,7 +197,7 @@ def open_sources(config: TrainConfig, mesh: Mesh) -> tuple[Source, Source]:
     if config.judge is not None:
         config.judge.check(sources[1])
     for source in sources:
-        got, want = precomputed.sizes(source), config.task.video.sizes
+        got, want = precomputed.sizes(source, config.max_bad), config.task.video.sizes
         if got != want:
             raise Refusal(
                 f"the data holds videos of {_size(got)}, task.video wants {_size(want)}; make "
@@ -220,7 +220,7 @@ def open_loader(config: TrainConfig, source: Source, mesh: Mesh) -> Loader:
 
 def compiled_step(config: TrainConfig, built: Built, source: Source, mesh: Mesh) -> Program:
     """The training step, compiled for the shapes of this run."""
-    sample = config.task.prepare(config.model, stack([source[0]]))
+    sample = config.task.prepare(config.model, stack([near(source, 0, config.max_bad)]))
     traced = traced_step(config, built, mesh, sample)
     program = compiled(traced, mesh)
     return Program(program, flops(traced, program, mesh))

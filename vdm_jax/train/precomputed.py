@@ -12,7 +12,7 @@ from vdm_jax.core.digest import digest
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.joint import Joint
 from vdm_jax.data.latents import Latents
-from vdm_jax.data.loader import Source
+from vdm_jax.data.source import Source, near
 from vdm_jax.models.vae import VAEConfig
 from vdm_jax.tasks.latent import Latent
 from vdm_jax.train.config import TrainConfig
@@ -23,11 +23,13 @@ ENCODER = ("encoder", "quant")  # the parts of an autoencoder that make latents
 MakeState = Callable[[], tuple[TrainState, nnx.State]]
 
 
-def sizes(source: Source) -> tuple[int, ...]:
+def sizes(source: Source, max_bad: int = 0) -> tuple[int, ...]:
     """Frames, height, width and colours of the videos of a source, or of those it was made of."""
     if isinstance(source, Joint):
-        return sizes(source.videos)
-    return source.encoded.video if isinstance(source, Latents) else source[0]["video"].shape
+        return sizes(source.videos, max_bad)
+    if isinstance(source, Latents):
+        return source.encoded.video
+    return near(source, 0, max_bad)["video"].shape
 
 
 def check(config: TrainConfig, sources: tuple[Source, Source], built: Built) -> None:

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from vdm_jax.core import gallery, video
-from vdm_jax.data.loader import Source, stack
+from vdm_jax.data.source import Source, near, stack
 from vdm_jax.sample.generate import Generator
 from vdm_jax.train.config import TrainConfig
 from vdm_jax.train.judge import Verdict
@@ -24,7 +24,7 @@ class Previews:
         self._config, self._held_out = config, held_out
         self._generate = Generator(config.task, config.model, mesh, batch_size=DRAW_BATCH)
         count = min(config.num_previews, len(held_out))
-        self._samples = stack([held_out[i] for i in range(count)])
+        self._samples = stack([near(held_out, i, config.max_bad) for i in range(count)])
 
     def draw(self, params: nnx.State) -> np.ndarray:
         """Videos uint8 "n t h w c" of the previewed samples."""
