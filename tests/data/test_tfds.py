@@ -70,16 +70,6 @@ def example(values: Mapping[str, list]) -> bytes:
     return made.SerializeToString()
 
 
-def plain_crc(data: bytes) -> int:
-    """Bit by bit, as it is defined."""
-    register = 0xFFFFFFFF
-    for byte in data:
-        register ^= byte
-        for _ in range(8):
-            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
-    return register ^ 0xFFFFFFFF
-
-
 def of(kind: str, shape: list[int] | None = None, **more: Any) -> dict[str, Any]:
     """A feature as features.json has it."""
     told = dict(more)
@@ -522,26 +512,6 @@ def test_damage_after_opening_is_refused_when_read(tmp_path: Path):
     shutil.copy(shard_of(root, 0), shard_of(root, 2))  # of another length, other records
     with pytest.raises(Refusal, match="00002-of-00003: record 1"):
         clips.read(4, range(1))
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),  # RFC 3720, appendix B.4
-    [
-        (bytes(32), 0x8A9136AA),
-        (b"\xff" * 32, 0x62A8AB43),
-        (bytes(range(32)), 0x46DD794E),
-        (bytes(range(31, -1, -1)), 0x113FDB5C),
-        (b"123456789", 0xE3069283),
-    ],
-)
-def test_crc32c_as_published(data: bytes, expected: int):
-    assert tfrecord.crc32c(data) == expected == plain_crc(data)
-
-
-@pytest.mark.parametrize("length", [0, 63, 64, 255, 256, 257, 511, 513, 767, 1024, 5000, 70_001])
-def test_crc32c_of_any_length(length: int):
-    data = np.random.default_rng(length).integers(0, 256, length, dtype=np.uint8).tobytes()
-    assert tfrecord.crc32c(data) == plain_crc(data)
 
 
 def test_an_example_is_a_mapping():

@@ -6,20 +6,15 @@ masked CRC-32C of the data. CRC-32C is that of RFC 3720, appendix B.4.
 
 import os
 import struct
-from functools import cache
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8, UInt32
+import google_crc32c
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.sniff import reason
 
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 LONGEST = 2**31 - 1  # bytes of a protocol buffer
-_POLYNOMIAL = 0x82F63B78  # Castagnoli's, reflected
-_LANE = 256  # bytes that a lane of the checksum covers; a power of two
-_SHORT = 64  # bytes, below which lanes do not pay
 
 
 def frame(data: bytes) -> bytes:
@@ -73,85 +68,5 @@ def _length(header: bytes) -> int | None:
 
 def masked(data: bytes) -> int:
     """The CRC-32C as TFRecord files store it: rotated and shifted by a constant."""
-    value = crc32c(data)
+    value = google_crc32c.value(data)
     return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def crc32c(data: bytes) -> int:
-    """The CRC-32C of some bytes.
-
-    The register is linear in its start and in the data, and zeros before the data leave a register
-    of zeros alone. So lanes of equal length are run side by side, and then joined two by two: the
-    first of two is moved on by the zeros that stand for the second.
-    """
-    if len(data) < _SHORT:
-        register, table = 0xFFFFFFFF, _bytewise()
-        for byte in data:
-            register = table[(register ^ byte) & 0xFF] ^ register >> 8
-        return register ^ 0xFFFFFFFF
-    padded = np.zeros(-(-len(data) // _LANE) * _LANE, np.uint8)
-    padded[-len(data) :] = np.frombuffer(data, np.uint8)
-    padded[-len(data) :][:4] ^= 0xFF  # the register starts at ones
-    registers = _run(padded.reshape(-1, _LANE))
-    for zeros in _moves():
-        if len(registers) == 1:
-            break
-        if len(registers) % 2:
-            registers = np.concatenate([np.zeros(1, np.uint32), registers])
-        registers = _moved(registers[::2], zeros) ^ registers[1::2]
-    return int(registers[0]) ^ 0xFFFFFFFF
-
-
-def _run(lanes: UInt8[np.ndarray, "lanes bytes"]) -> UInt32[np.ndarray, " lanes"]:
-    """The register after each lane, begun at 0; two bytes a step."""
-    words = np.ascontiguousarray(lanes.view("<u2").T)
-    registers = np.zeros(len(lanes), np.uint32)
-    low, changed = registers.view(np.uint16)[::2], np.empty_like(registers)
-    places = np.empty(len(lanes), np.intp)
-    for word in words:
-        np.bitwise_xor(low, word, out=places, casting="unsafe")
-        np.take(_wordwise(), places, out=changed, mode="clip")
-        np.right_shift(registers, 16, out=registers)
-        np.bitwise_xor(registers, changed, out=registers)
-    return registers
-
-
-@cache
-def _bytewise() -> list[int]:
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = table >> 1 ^ np.where(table & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
-    return table.tolist()
-
-
-@cache
-def _wordwise() -> UInt32[np.ndarray, "65536"]:
-    table, once = np.array(_bytewise(), np.uint32), np.arange(65536, dtype=np.uint32)
-    for _ in range(2):
-        once = table[once & 0xFF] ^ once >> 8
-    return once
-
-
-@cache
-def _moves() -> list[UInt32[np.ndarray, "32"]]:
-    """What zeros of 1, 2, 4 … lanes make of each bit of a register."""
-    bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
-    moves, zeros = [], _run_zeros(bits)
-    for _ in range(32):
-        moves.append(zeros)
-        zeros = _moved(zeros, zeros)
-    return moves
-
-
-def _run_zeros(registers: UInt32[np.ndarray, " n"]) -> UInt32[np.ndarray, " n"]:
-    table = _wordwise()
-    for _ in range(_LANE // 2):
-        registers = table[registers & 0xFFFF] ^ registers >> 16
-    return registers
-
-
-def _moved(
-    registers: UInt32[np.ndarray, " n"], zeros: UInt32[np.ndarray, "32"]
-) -> UInt32[np.ndarray, " n"]:
-    bits = registers >> np.arange(32, dtype=np.uint32)[:, None] & np.uint32(1)
-    return np.bitwise_xor.reduce(bits * zeros[:, None], axis=0)
