@@ -7,12 +7,16 @@ from curate import planted
 from curate.runs import run
 
 CONFIG = """
-from dataclasses import replace
+from vdm_jax.curate.captions import Captions, Template
 from vdm_jax.curate.config import RULES, CurateConfig
 from vdm_jax.curate.rules import Rule
 
 def config():
-    return CurateConfig(size=96, span=2.0, rules=(Rule("static", "motion > 2"), *RULES[1:]))
+    plain = CurateConfig()
+    return CurateConfig(
+        size=96, span=2.0, rules=(Rule("static", "motion > 2"), *RULES[1:]), told=("text",),
+        stages=(*plain.stages, Captions(writers=(Template(),))),
+    )
 """
 
 

@@ -19,6 +19,7 @@ from vdm_jax.curate.config import CurateConfig
 from vdm_jax.curate.curation import Curation
 from vdm_jax.curate.local import Local
 from vdm_jax.curate.rules import Rule
+from vdm_jax.data.captions import Share
 from vdm_jax.data.shard import ShardedClips, verify
 from vdm_jax.data.transform import Windows
 
@@ -66,12 +67,43 @@ def test_training_reads_what_was_kept(curated, corpus):
     source = ShardedClips(
         directory=str(curated), split="train", windows=Windows(num_frames=8), height=96, width=160
     ).build()
-    sample = next(s for s in map(source.__getitem__, range(len(source))) if s["caption"])
+    samples = map(source.__getitem__, range(len(source)))
+    sample = next(s for s in samples if s["key"].startswith("a_good0.mp4:"))
     assert sample["caption"] == "a disc over a coloured field"
     name, _, start = sample["key"].rpartition(":")
     truth = video.read(corpus.folder / name.partition(":")[0], stop=8, size=(96, 170)).frames
     difference = sample["video"].astype(int) - truth[:, :, 5:165]
     assert start == "0" and np.abs(difference).mean() < 3
+
+
+def test_captions_and_numbers_of_a_clip_go_with_it(curated):
+    kept = {clip["key"]: clip for clip in rows(curated) if not clip["rejected"]}
+    manifest = verify(curated)
+    listed = [c for shards in manifest.splits.values() for shard in shards for c in shard.clips]
+    for clip in listed:
+        row = kept[clip.key]
+        assert clip.captions == dict(row["captions"]) and "template" in clip.captions
+        assert clip.caption == next(iter(clip.captions.values()))
+        assert clip.told == {name: row[name] for name in ("text", "motion_bucket_id")}
+    assert [*listed[0].captions] == ["sidecar", "template"]
+    by_motion = sorted(kept.values(), key=lambda row: row["motion"])
+    ids = [row["motion_bucket_id"] for row in by_motion]
+    even = 255 * (np.arange(len(kept)) + 0.5) / len(kept)
+    np.testing.assert_allclose(ids, even, atol=0.5)  # no two clips move alike
+    assert all(r["motion_bucket_id"] is None for r in rows(curated) if r["rejected"])
+
+
+def test_training_draws_the_captions_of_what_was_curated(curated):
+    source = ShardedClips(
+        directory=str(curated), split="train", windows=Windows(num_frames=8), height=96, width=160,
+        captions=(Share(writer="sidecar", share=0.5), Share(writer="template", share=0.5)),
+    ).build()  # fmt: skip
+    rng, first = np.random.default_rng(0), source[0]
+    assert first["key"] == "a_good0.mp4:0000000:0" and first["motion_bucket_id"] > 0
+    said = {source.draw(0, rng)["caption"] for _ in range(20)}
+    assert len(said) == 2 and "a disc over a coloured field" in said
+    last = len(source) - 1
+    assert all(source.draw(last, rng)["caption"].startswith("A video of") for _ in range(5))
 
 
 def test_the_report_shows_the_funnel_and_what_was_rejected(curated):

@@ -14,10 +14,11 @@ from vdm_jax.core import checkpoint, command
 from vdm_jax.core import config as configs
 from vdm_jax.core.mesh import unplaced
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.data.captions import SVD_SHARES
 from vdm_jax.data.joint import WithPictures
 from vdm_jax.data.latents import LatentClips
 from vdm_jax.data.loader import stack
-from vdm_jax.data.shard import ShardedClips
+from vdm_jax.data.shard import Manifest, Provenance, ShardedClips, Writer
 from vdm_jax.data.synthetic import MovingShapes
 from vdm_jax.data.transform import Windows
 from vdm_jax.tasks.task import ModelConfig, Parts, abstract
@@ -74,6 +75,28 @@ def test_samples_keep_what_the_videos_said(config, stored):
         np.testing.assert_array_equal(source[i]["picture"], videos[i]["video"][0])
         assert source[i]["latents"].shape == (3, 8, 8, 4)
         assert source[i]["latents"].dtype == np.float16
+
+
+def test_a_clips_numbers_and_the_caption_of_the_sample_are_kept(config, tmp_path):
+    writer, rng = Writer(tmp_path / "clips", "train"), np.random.default_rng(0)
+    said = {"image": "i", "video": "v", "summary": "s"}
+    for n in range(6):
+        told = {"motion_bucket_id": 40.0 * n}
+        frames = rng.integers(0, 255, (3, 16, 16, 3), np.uint8)
+        writer.add(f"c{n}", frames, 7 + n, "first", captions=said, told=told)
+    provenance = Provenance(title="", source="", licence="", credit="")
+    Manifest(provenance=provenance, splits={"train": writer.close()}).save(tmp_path / "clips")
+    data = ShardedClips(
+        directory=str(tmp_path / "clips"), split="train", windows=Windows(num_frames=3),
+        height=16, width=16, captions=SVD_SHARES,
+    )  # fmt: skip
+    list(latents.encode(replace(config, data=data), tmp_path / "latents"))
+    videos, source = data.build(), LatentClips(directory=str(tmp_path / "latents")).build()
+    batch, wanted = (stack([each[i] for i in range(6)]) for each in (source, videos))
+    assert batch["caption"] == wanted["caption"] and len({*batch["caption"]} & {"i", "v", "s"}) > 1
+    assert batch["motion_bucket_id"].tolist() == [0, 40, 80, 120, 160, 200]
+    arrays = config.task.prepare(config.model, batch)
+    assert arrays["micro"][:, :2].tolist() == [[7 + n, 40 * n] for n in range(6)]
 
 
 def test_the_loss_is_that_of_encoding_anew(config, reading, params):

@@ -1,9 +1,10 @@
 """Captions: what is said of a clip, by several writers, each by its name.
 
 Stable Video Diffusion (section 3.1) has three for each clip: of an image captioner that sees the
-middle frame, of a video captioner, and a language model's summary of both; training samples one of
-them with the probabilities 0.5, 0.25 and 0.25. Captions that the user gave, beside a video or in
-the list of videos, are called "sidecar" and stand first.
+middle frame, of a video captioner, and a language model's summary of both. All captions go into the
+shards; training has the first, or draws one of them by `data.captions.Share`: `SVD_SHARES` are the
+paper's, of writers called "image", "video" and "summary". Captions that the user gave, beside a
+video or in the list of videos, are called "sidecar" and stand first.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -30,7 +30,7 @@ RULES = (
 appendix C; the rest is our own."""
 
 
-JUDGING = {"rules", "alike", "same", "vectors", "held_out", "provenance", "patience"}
+JUDGING = {"rules", "alike", "same", "told", "vectors", "held_out", "provenance", "patience"}
 """The parts of a config that change nothing of what is found out about a clip."""
 
 
@@ -42,10 +42,11 @@ class CurateConfig:
     takes at a time; a shot that goes over the end of one becomes two clips. weights: of the stages
     that need some; --weights adds to them. rules: asked one after the other of every clip; the
     first that does not hold rejects it. alike: cosine from which two clips are copies. same: cosine
-    of CLIP's vectors from which two clips show the same; None: not asked. vectors: those that
-    clips.parquet keeps, "likeness" or "clip". held_out: the last share of each video, in clips,
-    that makes the split "test". patience: seconds that a worker may take for a second of video, and
-    at least 20.
+    of CLIP's vectors from which two clips show the same; None: not asked. told: columns whose
+    numbers go with a clip into its samples, as motion_bucket_id does; a clip that lacks one is
+    rejected. vectors: those that clips.parquet keeps, "likeness" or "clip". held_out: the last
+    share of each video, in clips, that makes the split "test". patience: seconds that a worker may
+    take for a second of video, and at least 20.
     """
 
     size: int = 256
@@ -56,6 +57,7 @@ class CurateConfig:
     rules: tuple[Rule, ...] = RULES
     alike: float = 0.97
     same: float | None = None
+    told: tuple[str, ...] = ()
     vectors: tuple[str, ...] = ()
     held_out: float = 0.1
     patience: float = 30.0
@@ -76,8 +78,8 @@ class CurateConfig:
                 raise Refusal(f"{name} must be {wanted}, got {getattr(self, name)}")
 
     def build(self) -> list[Stage]:
-        """The stages, not yet set up; refuses weights that are missing, and rules that read what
-        no stage tells."""
+        """The stages, not yet set up; refuses weights that are missing, and rules and `told` that
+        read what no stage tells."""
         paths = found(self.stages, self.weights)
         stages = [
             stage.build(paths) if isinstance(stage, WeightedConfig) else stage.build()
@@ -86,11 +88,12 @@ class CurateConfig:
         sees = any(isinstance(stage, Similarity) for stage in self.stages)
         if not sees and (self.same is not None or CLIP in self.vectors):
             raise Refusal("CLIP's vectors are asked for (same, vectors), but no Similarity stage")
-        known = {"frames", "seconds", "fps", "height", "width"}
-        for stage in stages:
-            known |= stage.columns.keys()
+        scores = {name for stage in stages for name in stage.columns}
+        if unknown := [name for name in self.told if name not in scores]:
+            there = ", ".join(sorted(scores)) or "none"
+            raise Refusal(f"told asks for {unknown[0]}, which no stage tells; there are {there}")
         for rule in self.rules:
-            rule.check(known)
+            rule.check(scores | {"frames", "seconds", "fps", "height", "width"})
         return stages
 
 

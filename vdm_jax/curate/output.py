@@ -14,6 +14,7 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.curate import work
 from vdm_jax.curate.config import CurateConfig
 from vdm_jax.curate.stage import Row, Span, unpacked
+from vdm_jax.curate.told import BUCKET, MOTION
 from vdm_jax.curate.verdict import TEST, TRAIN, Verdict
 from vdm_jax.data.record import RECORD_FRAMES, unpack
 from vdm_jax.data.shard import Manifest, Writer
@@ -34,8 +35,10 @@ def write(
     writers = {split: Writer(draft, split) for split in (TRAIN, TEST)}
     for clip in verdict.kept:
         sizes = clip["frames"], clip["height"], clip["width"], 3
-        records = raw(clip, folder)
-        writers[clip["split"]].append(clip["key"], records, sizes, clip["fps"], clip["caption"])
+        writers[clip["split"]].append(
+            clip["key"], raw(clip, folder), sizes, clip["fps"], clip["caption"],
+            captions=clip["captions"], told=clip["told"],
+        )  # fmt: skip
         tick()
     splits = {split: writer.close() for split, writer in writers.items()}
     splits = {split: shards for split, shards in splits.items() if shards}
@@ -64,6 +67,9 @@ def tables(verdict: Verdict, output: Path, vectors: Sequence[str] = ()) -> None:
         [list(clip["captions"].items()) for clip in verdict.clips],
         pa.map_(pa.string(), pa.string()),
     )
+    if any(MOTION in clip["scores"] for clip in verdict.clips):
+        numbers = [clip["told"].get(BUCKET) for clip in verdict.clips]
+        columns[BUCKET] = pa.array(numbers, pa.float64())
     for name in vectors:
         found = [clip["vectors"].get(name) for clip in verdict.clips]
         numbers = [None if text is None else unpacked(text) for text in found]

@@ -12,7 +12,7 @@ from vdm_jax.core import gallery, page
 from vdm_jax.curate.config import CurateConfig
 from vdm_jax.curate.output import middles
 from vdm_jax.curate.stage import Row
-from vdm_jax.curate.verdict import COPY, KEPT, SAME, Verdict, table
+from vdm_jax.curate.verdict import COPY, KEPT, SAME, UNTOLD, Verdict, table
 from vdm_jax.data.transform import cover
 
 SHOWN = 24  # clips of a contact sheet
@@ -32,7 +32,7 @@ def html(config: CurateConfig, verdict: Verdict, folder: Path, name: str) -> str
         "files in quarantine": f"{len(bad):,}",
     }
     sheets = [_sheet(KEPT, kept, folder)]
-    reasons = [rule.reason for rule in config.rules] + [COPY, SAME]
+    reasons = [rule.reason for rule in config.rules] + [UNTOLD, COPY, SAME]
     sheets += [_sheet(why, [c for c in clips if c["rejected"] == why], folder) for why in reasons]
     parts = [
         page.heading(f"Curation: {name}"),
@@ -49,6 +49,8 @@ def html(config: CurateConfig, verdict: Verdict, folder: Path, name: str) -> str
 
 def _rules(config: CurateConfig) -> list[tuple[str, str]]:
     rules = [(rule.reason, rule.keep) for rule in config.rules]
+    if config.told:
+        rules.append((UNTOLD, f"{', '.join(config.told)}: all are known"))
     rules.append((COPY, f"no other is alike by {config.alike:g} or more"))
     if config.same is not None:
         rules.append((SAME, f"no other shows the same by {config.same:g} or more, as CLIP sees it"))

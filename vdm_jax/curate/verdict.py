@@ -6,6 +6,7 @@ from itertools import groupby
 
 import numpy as np
 
+from vdm_jax.curate import told
 from vdm_jax.curate.config import CurateConfig
 from vdm_jax.curate.inputs import File
 from vdm_jax.curate.likeness import LIKENESS, copies
@@ -13,6 +14,7 @@ from vdm_jax.curate.rules import judged
 from vdm_jax.curate.similarity import CLIP
 from vdm_jax.curate.stage import SIDECAR, Row, unpacked
 
+UNTOLD = "untold"
 COPY = "copy"
 SAME = "same"
 TRAIN, TEST = "train", "test"
@@ -22,7 +24,8 @@ KEPT = "kept"
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """clips: a row for each, in order of files and time; `rejected` is "" where one is kept, and
-    `split` says in what. files: a row for each. funnel: (reason, clips it took), in order.
+    `split` says in what; `told` are the numbers that go with it. files: a row for each. funnel:
+    (reason, clips it took), in order.
     """
 
     clips: list[Row]
@@ -37,11 +40,11 @@ class Verdict:
 def verdict(config: CurateConfig, files: Sequence[File], results: Mapping[str, Row]) -> Verdict:
     """Judge all clips of all spans together: percentiles and copies are of the whole."""
     captions = {file.name: file.caption for file in files}
-    clips, told = [], []
+    clips, seen = [], []
     for file in files:
         found, wrong = _of(file, results)
         clips += found
-        told.append(wrong)
+        seen.append(wrong)
     for clip in clips:
         given = captions[clip["file"]]
         clip["captions"] = ({SIDECAR: given} if given else {}) | clip["captions"]
@@ -54,11 +57,14 @@ def verdict(config: CurateConfig, files: Sequence[File], results: Mapping[str, R
         for index in gone:
             clips[index]["rejected"] = rule.reason
         funnel.append((rule.reason, len(gone)))
+    if count := _untold(clips, told.incomplete(columns, config.told)):
+        funnel.append((UNTOLD, count))
     funnel.append((COPY, _copies(clips, LIKENESS, config.alike, COPY)))
     if config.same is not None:
         funnel.append((SAME, _copies(clips, CLIP, config.same, SAME)))
     _split([clip for clip in clips if not clip["rejected"]], config.held_out)
-    return Verdict(clips=clips, files=told, funnel=funnel)
+    told.tell(clips, columns, config.told)
+    return Verdict(clips=clips, files=seen, funnel=funnel)
 
 
 def table(clips: Sequence[Row], config: CurateConfig) -> dict[str, np.ndarray]:
@@ -90,6 +96,13 @@ def _of(file: File, results: Mapping[str, Row]) -> tuple[list[Row], Row]:
         if "reason" in result and not row["reason"]:
             row |= {"reason": result["reason"], "why": result["why"]}
     return clips, row
+
+
+def _untold(clips: list[Row], incomplete: Sequence[int]) -> int:
+    gone = [clips[index] for index in incomplete if not clips[index]["rejected"]]
+    for clip in gone:
+        clip["rejected"] = UNTOLD
+    return len(gone)
 
 
 def _copies(clips: list[Row], vector: str, alike: float, reason: str) -> int:

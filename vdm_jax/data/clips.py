@@ -6,7 +6,7 @@ identity exist once, here.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,6 +28,9 @@ from vdm_jax.data.transform import (
     shown,
 )
 
+FIELDS = {"video", "latents", "caption", "fps", "key", "framing", "picture", "pictures"}
+"""What samples have of their own; `ClipInfo.told` has other names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipInfo:
@@ -44,6 +47,11 @@ class ClipInfo:
     height: int
     width: int
     told: Mapping[str, float] = field(default_factory=dict)
+
+    def said(self, chance: Callable[[], float]) -> str:
+        """The caption of a sample. chance: a number in [0, 1) for a choice of captions, if there
+        is one; not asked where there is none."""
+        return self.caption
 
 
 @runtime_checkable
@@ -122,8 +130,9 @@ class Windowed:
     """Source over windows of clips, in order of the clips; those too short are passed over.
 
     size: (height, width) that samples are scaled and cropped to. fps, rates, crop: as in
-    `Samples`. `source[i]` is always the same: windows.every, cropped in the middle. `draw` takes a
-    rate and a place, and where a lower rate needs less of the window, a part of it.
+    `Samples`. `source[i]` is always the same: windows.every, cropped in the middle, of several
+    captions the one that its key falls on. `draw` takes a rate, a place and a caption, and where a
+    lower rate needs less of the window, a part of it.
 
     A sample also has "framing", what was cropped (`transform.framing`), and what its clip is told.
     Its key is "clip:first frame".
@@ -174,7 +183,7 @@ class Windowed:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> Sample:
-        return self._sample(*self._place(index), MIDDLE)
+        return self._sample(*self._place(index), MIDDLE, lambda: _hashed(self.key(index)))
 
     def draw(self, index: int, rng: np.random.Generator) -> Sample:
         """A sample of window `index`, with what is left to chance drawn from `rng`."""
@@ -184,7 +193,7 @@ class Windowed:
             span = (len(numbers) - 1) * rate + 1
             start = numbers[0] + int(rng.integers(self._windows.span - span + 1))
             numbers = range(start, start + span, rate)
-        return self._sample(clip, numbers, self._crop.at(rng))
+        return self._sample(clip, numbers, self._crop.at(rng), rng.random)
 
     def key(self, index: int) -> str:
         """The key of a sample that is not read."""
@@ -199,12 +208,12 @@ class Windowed:
         before = int(self._ends[clip - 1]) if clip else 0
         return clip, self._windows.indices(index - before)
 
-    def _sample(self, clip: int, numbers: range, at: Place) -> Sample:
+    def _sample(self, clip: int, numbers: range, at: Place, chance: Callable[[], float]) -> Sample:
         info = self._clips.infos[clip]
         frames = self._read(clip, info, numbers)
         return {
             "video": cover(frames, self._size, at),
-            "caption": info.caption,
+            "caption": info.said(chance),
             "fps": np.float32((self._fps or info.fps) / numbers.step),
             "key": f"{info.key}:{numbers[0]}",
             "framing": framing(frames.shape[1:3], self._size, at),
@@ -226,6 +235,12 @@ class Windowed:
 def length(info: ClipInfo, fps: float | int | None) -> int:
     """Frames of a clip at a rate; None is its own."""
     return info.frames if fps is None else resampled(info.frames, info.fps, fps)
+
+
+def _hashed(key: str) -> float:
+    """A number in [0, 1) that is always the same for a key, and even over all keys."""
+    digits = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:6]
+    return int.from_bytes(digits) / 2**48
 
 
 def _spread(numbers: Sequence[int]) -> range:

@@ -4,7 +4,9 @@ A dataset is a folder with `manifest.json` and one subfolder of `NNNNN.array_rec
 split. A clip is stored as records of up to 32 consecutive frames (`data.record`).
 
 The manifest holds the format version, provenance, licence and credit, and for each shard its
-SHA-256, size and the clips in it (key, caption, fps, frames, height, width, first record).
+SHA-256, size and the clips in it: key, caption, fps, frames, height, width, first record; captions,
+all that there are by who wrote them, of which `caption` is the first; told, further numbers that
+samples of the clip carry. The last two may be absent.
 """
 
 import hashlib
@@ -12,7 +14,7 @@ import json
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +25,10 @@ from jaxtyping import UInt8
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.sniff import reason
-from vdm_jax.data.clips import ClipInfo, Windowed, digest
+from vdm_jax.data import captions as choice
+from vdm_jax.data.captions import Captioned, Share
+from vdm_jax.data.clips import Windowed, digest
+from vdm_jax.data.entries import ClipEntry, ShardEntry, shard_entry
 from vdm_jax.data.record import FORMAT_VERSION, RECORD_FRAMES, apart, pack, pictures
 from vdm_jax.data.transform import Windows
 
@@ -40,29 +45,6 @@ class Provenance:
     source: str
     licence: str
     credit: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipEntry:
-    """One clip as the manifest lists it."""
-
-    key: str
-    caption: str
-    fps: float
-    frames: int
-    height: int
-    width: int
-    first_record: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardEntry:
-    """One ArrayRecord file as the manifest lists it; `file` is relative to the manifest."""
-
-    file: str
-    sha256: str
-    bytes: int
-    clips: tuple[ClipEntry, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +80,8 @@ class Manifest:
             version = data["format"]
         except FileNotFoundError:
             raise Refusal(f"{directory}: no dataset here ({MANIFEST} is missing)") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Refusal(f"{path}: cannot be read: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise Refusal(f"{path}: cannot be read: {reason(error)}") from error
         if version != FORMAT_VERSION:
             raise Refusal(
                 f"{path}: has shard format {version}; this version reads {FORMAT_VERSION}"
@@ -107,20 +89,11 @@ class Manifest:
         try:
             return cls(
                 provenance=Provenance(**data["provenance"]),
-                splits={name: _shards(shards) for name, shards in data["splits"].items()},
+                splits={name: tuple(map(shard_entry, s)) for name, s in data["splits"].items()},
                 encoded=data.get("encoded"),
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise Refusal(f"{path}: is damaged: {error}") from error
-
-
-def _shards(data: list[dict[str, Any]]) -> tuple[ShardEntry, ...]:
-    return tuple(shard_entry(shard) for shard in data)
-
-
-def shard_entry(data: dict[str, Any]) -> ShardEntry:
-    """An entry of its `asdict`, as JSON has it."""
-    return ShardEntry(**data | {"clips": tuple(ClipEntry(**clip) for clip in data["clips"])})
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise Refusal(f"{path}: is damaged: {reason(error)}") from error
 
 
 class Writer:
@@ -141,12 +114,19 @@ class Writer:
         self._written = self._records = 0
 
     def add(
-        self, key: str, frames: UInt8[np.ndarray, "t h w 3"], fps: float | int, caption: str
+        self,
+        key: str,
+        frames: UInt8[np.ndarray, "t h w 3"],
+        fps: float | int,
+        caption: str,
+        *,
+        captions: Mapping[str, str] | None = None,
+        told: Mapping[str, float] | None = None,
     ) -> None:
-        """Append one clip."""
+        """Append one clip. captions, told: see the module."""
         starts = range(0, len(frames), RECORD_FRAMES)
         records = (pack(key, start, frames[start : start + RECORD_FRAMES]) for start in starts)
-        self.append(key, records, frames.shape, fps, caption)
+        self.append(key, records, frames.shape, fps, caption, captions=captions, told=told)
 
     def append(
         self,
@@ -155,6 +135,9 @@ class Writer:
         sizes: Sequence[int],
         fps: float | int,
         caption: str,
+        *,
+        captions: Mapping[str, str] | None = None,
+        told: Mapping[str, float] | None = None,
     ) -> None:
         """Append one clip of (frames, height, width, colours) that is packed already."""
         if self._file is None:
@@ -169,6 +152,8 @@ class Writer:
             height=height,
             width=width,
             first_record=self._records,
+            captions=dict(captions or {}),
+            told=dict(told or {}),
         )
         self._clips.append(entry)
         for record in records:
@@ -207,16 +192,20 @@ class Writer:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardedClips:
-    """The config part of a source over the windows of one split of a sharded dataset."""
+    """The config part of a source over the windows of one split of a sharded dataset.
+
+    captions: as in `Shards`.
+    """
 
     directory: str
     split: str
     windows: Windows
     height: int
     width: int
+    captions: tuple[Share, ...] = ()
 
     def build(self) -> Windowed:
-        clips = Shards(self.directory, self.split)
+        clips = Shards(self.directory, self.split, self.captions)
         return Windowed(clips, self.windows, (self.height, self.width))
 
 
@@ -226,29 +215,55 @@ class ShardFolder:
 
     directory: str
     split: str
+    captions: tuple[Share, ...] = ()
 
     def build(self) -> "Shards":
-        return Shards(self.directory, self.split)
+        return Shards(self.directory, self.split, self.captions)
 
 
 class Shards:
-    """The clips of one split of a sharded dataset (`clips.Clips`)."""
+    """The clips of one split of a sharded dataset (`clips.Clips`).
 
-    def __init__(self, directory: str | os.PathLike, split: str):
-        """Reads the manifest only. Raises Refusal if a part is missing."""
+    captions: whose captions samples have, and how often; a clip that lacks some has the others in
+    their proportion, one that lacks all its `caption`. (): every clip has its `caption`.
+    """
+
+    def __init__(self, directory: str | os.PathLike, split: str, captions: Sequence[Share] = ()):
+        """Reads the manifest only. Raises Refusal if a part is missing, if clips are told different
+        things, or for a share of a writer that no clip has."""
         self._root, self._split = Path(directory), split
         manifest = Manifest.load(self._root)
         if manifest.encoded is not None:
             raise Refusal(f"{self._root}: holds latents; LatentClips reads them")
         shards = manifest.split(self._root, split)
         self._clips = [(number, clip) for number, s in enumerate(shards) for clip in s.clips]
-        self.infos = [_info(clip) for _, clip in self._clips]
+        choice.check(captions, [clip.captions for _, clip in self._clips], str(self))
+        self._check_told()
+        self.infos = [_info(clip, captions) for _, clip in self._clips]
         self.credit = manifest.provenance.credit
-        self.fingerprint = digest({"format": FORMAT_VERSION, "shards": [s.sha256 for s in shards]})
+        self.fingerprint = digest(self._identity(shards, captions))
         self._records = Records(self._root, shards)
 
     def __str__(self) -> str:
         return f"{self._root}, {self._split}"
+
+    def _check_told(self) -> None:
+        names = [(clip.key, sorted(clip.told)) for _, clip in self._clips]
+        if odd := next((each for each in names if each[1] != names[0][1]), None):
+            raise Refusal(
+                f"{self}: every clip must be told the same numbers: {names[0][0]!r} has "
+                f"{str(names[0][1])[:80]}, {odd[0]!r} has {str(odd[1])[:80]}"
+            )
+
+    def _identity(self, shards: Sequence[ShardEntry], shares: Sequence[Share]) -> dict[str, Any]:
+        """What only the manifest says of samples counts too, where there is some."""
+        identity: dict[str, Any] = {"format": FORMAT_VERSION, "shards": [s.sha256 for s in shards]}
+        if shares:
+            identity["shares"] = [asdict(each) for each in shares]
+            identity["captions"] = [dict(info.captions) for info in self.infos]
+        if any(told := [dict(info.told) for info in self.infos]):
+            identity["told"] = told
+        return identity
 
     def read(self, index: int, numbers: range) -> UInt8[np.ndarray, "t h w 3"]:
         shard, clip = self._clips[index]
@@ -270,14 +285,16 @@ class Shards:
         )
 
 
-def _info(clip: ClipEntry) -> ClipInfo:
-    return ClipInfo(
+def _info(clip: ClipEntry, shares: Sequence[Share]) -> Captioned:
+    return Captioned(
         key=clip.key,
         caption=clip.caption,
         fps=clip.fps,
         frames=clip.frames,
         height=clip.height,
         width=clip.width,
+        told=clip.told,
+        captions=choice.shared(clip.captions, shares),
     )
 
 
