@@ -19,7 +19,7 @@ OWN = Provenance(
 )
 RULES = (
     Rule("static", "motion >= percentile(motion, 25)"),
-    Rule("standing", "standing < 0.5"),
+    Rule("standing", "standing < 0.9"),
     Rule("text", "text <= 7"),
     Rule("dark", "brightness > 3"),
     Rule("flat", "contrast > 2"),

@@ -24,11 +24,10 @@ def html(config: CurateConfig, verdict: Verdict, folder: Path, name: str) -> str
     """The page; folder: where the spans' clips lie."""
     clips, kept = verdict.clips, verdict.kept
     bad = [file for file in verdict.files if file["reason"]]
-    hours = lambda rows: f"{sum(r['frames'] / r['fps'] for r in rows) / 3600:.2f} h"  # noqa: E731
     facts = {
         "files": f"{len(verdict.files):,}",
-        "clips seen": f"{len(clips):,}, {hours(clips)}",
-        "clips kept": f"{len(kept):,}, {hours(kept)}",
+        "clips seen": f"{len(clips):,}, {_long(clips)}",
+        "clips kept": f"{len(kept):,}, {_long(kept)}",
         "files in quarantine": f"{len(bad):,}",
     }
     sheets = [_sheet(KEPT, kept, folder)]
@@ -57,6 +56,11 @@ def _rules(config: CurateConfig) -> list[tuple[str, str]]:
     return rules
 
 
+def _long(clips: Sequence[Row]) -> str:
+    minutes = sum(clip["frames"] / clip["fps"] for clip in clips) / 60
+    return f"{minutes:.1f} min" if minutes < 100 else f"{minutes / 60:,.1f} h"
+
+
 def funnel(verdict: Verdict) -> list[tuple[str, int, int]]:
     """(reason, clips it took, clips left after it), from all that was seen on."""
     left = len(verdict.clips)
@@ -71,12 +75,19 @@ def _funnel(verdict: Verdict) -> str:
     steps = funnel(verdict)
     most = max(steps[0][2], 1)
     rows = [
-        f"<tr><th>{escape(reason)}</th><td>{f'-{gone:,}' if gone else ''}</td><td>{left:,}</td>"
-        f'<td style="width:55%"><div style="{BAR.format(share=100 * left / most)}"></div></td></tr>'
+        f"<tr><th>{escape(reason)}</th>{_cell(f'-{gone:,}' if gone else '')}{_cell(f'{left:,}')}"
+        f'<td><div style="{BAR.format(share=100 * left / most)}"></div></td></tr>'
         for reason, gone, left in steps
     ]
-    head = "<tr><th>reason</th><td>rejected</td><td>left</td><td></td></tr>"
+    head = (
+        f"<tr><th>reason</th>{_number('rejected')}{_number('left')}<td style=width:55%></td></tr>"
+    )
     return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _cell(text: str) -> str:
+    """Of a number, which is not wrapped."""
+    return f'<td style="white-space:nowrap;text-align:right;padding-right:1.5rem">{text}</td>'
 
 
 def _sheet(title: str, clips: Sequence[Row], folder: Path) -> str:
