@@ -123,12 +123,11 @@ def test_the_loss_is_that_of_encoding_anew(config, reading, params):
 
 def test_the_number_of_devices_does_not_count(config, stored):
     mesh = config.mesh.build_on(jax.devices()[:1])
-    vae, params = begin.autoencoder(config, mesh)
-    model = replace(config.model, vae=vae)
-    alone = latents.Encoder(mesh, model, params, config.task.video)
+    alone = latents.Encoder(mesh, *latents.encoders(config, mesh), config.task.video)
     source = LatentClips(directory=str(stored)).build()
     for i in (0, 9):
-        np.testing.assert_array_equal(alone([config.data.build()[i]])[0], source[i]["latents"])
+        made = alone([config.data.build()[i]])
+        np.testing.assert_array_equal(made["latents"][0], source[i]["latents"])
 
 
 def test_machines_that_share_the_work_make_the_same_files(config, stored, tmp_path):

@@ -142,6 +142,9 @@ class CLIPTextEncoder(nnx.Module):
         self.tower = config.tower.build(rngs=rngs)
 
     def __call__(self, ids: Int[Array, "b l"]) -> Tokens:
-        """Every token of the tower, float32; all are real, for padding is attended to as well."""
-        embedding = self.tower(ids).astype(jnp.float32)
-        return Tokens(embedding, jnp.ones(ids.shape, bool))
+        return tower_tokens(self.tower(ids))
+
+
+def tower_tokens(embedding: Float[Array, "b l d"]) -> Tokens:
+    """Every token of a CLIP tower, float32; all are real, for padding is attended to as well."""
+    return Tokens(embedding.astype(jnp.float32), jnp.ones(embedding.shape[:2], bool))

@@ -89,7 +89,7 @@ class Joint:
 
 
 def _kept(name: str) -> bool:
-    return name in ("video", "latents", "caption")
+    return name in ("video", "latents", "caption", "text_embedding")
 
 
 def _sizes(sample: Sample) -> dict[str, tuple[int, ...]]:

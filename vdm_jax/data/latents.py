@@ -3,7 +3,9 @@
 A dataset of shards like any other (`data.shard`), made by `python -m vdm_jax.train.latents`. Each
 clip is one record with two parts: the latents that the task would compute, float16, and the first
 frame, PNG without loss, for what is known of a picture must be encoded anew at every step (its
-noise is added to pixels). The manifest says what they were encoded by and from.
+noise is added to pixels). A third part, for models whose text tower is not trained, is what that
+tower makes of the caption, float16: training then encodes no captions either. The manifest says
+what they were encoded by and from.
 
 Nothing else is stored of a frame's distribution: the tasks train on its most likely latents.
 """
@@ -11,7 +13,7 @@ Nothing else is stored of a frame's distribution: the tasks train on its most li
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -36,12 +38,14 @@ class Encoded:
 
     vae: name of the encoder's weights (`core.digest`). transform: what was done with what it said.
     source: fingerprint of the samples. video: (frames, height, width, colours) of each.
+    text: name of the tower that embedded the captions; None where captions are text alone.
     """
 
     vae: str
     transform: str
     source: str
     video: tuple[int, ...]
+    text: str | None = None
     version: int = LATENTS_VERSION
 
     def stored(self) -> dict[str, Any]:
@@ -74,8 +78,9 @@ class LatentClips:
 
 
 class Latents:
-    """Source over precomputed latents: "latents" float16 "t h w c", "picture" uint8 "H W 3", and
-    what the samples that they were made of knew of themselves."""
+    """Source over precomputed latents: "latents" float16 "t h w c", "picture" uint8 "H W 3", with
+    captions that were embedded "text_embedding" float16 "l d", and what the samples that they were
+    made of knew of themselves."""
 
     def __init__(self, directory: str, split: str = "train"):
         """Reads the manifest only. Raises Refusal if a part is missing."""
@@ -99,17 +104,10 @@ class Latents:
         if not 0 <= index < len(self):
             raise IndexError(index)
         shard, clip = self._clips[index]
-        latents, picture, told = self._records.read(
+        kept = self._records.read(
             shard, clip, clip.first_record, lambda record: unpack(record, clip.key)
         )
-        return {
-            "latents": latents,
-            "picture": picture,
-            "caption": clip.caption,
-            "fps": np.float32(clip.fps),
-            "key": clip.key,
-            **{name: np.float32(number) for name, number in told.items()},
-        }
+        return {"caption": clip.caption, "fps": np.float32(clip.fps), "key": clip.key, **kept}
 
 
 def pack(
@@ -117,21 +115,33 @@ def pack(
     latents: Float16[np.ndarray, "t h w c"],
     picture: UInt8[np.ndarray, "H W 3"],
     told: Mapping[str, float],
+    text_embedding: Float16[np.ndarray, "l d"] | None = None,
 ) -> bytes:
     """One record. told: further numbers of the sample, such as motion_bucket_id."""
     png = BytesIO()
     Image.fromarray(picture).save(png, "PNG", compress_level=3)
     header = {"clip": key, "start": 0, "shape": list(latents.shape), "told": dict(told)}
-    return sealed(header, [latents.astype(DTYPE).tobytes(), png.getvalue()])
+    parts = [latents.astype(DTYPE).tobytes(), png.getvalue()]
+    if text_embedding is not None:
+        header["text_shape"] = list(text_embedding.shape)
+        parts.append(text_embedding.astype(DTYPE).tobytes())
+    return sealed(header, parts)
 
 
-def unpack(
-    record: bytes, key: str
-) -> tuple[Float16[np.ndarray, "t h w c"], UInt8[np.ndarray, "H W 3"], dict[str, float]]:
-    """The latents, the first frame and the numbers. ValueError for a damaged record."""
-    header, (raw, png) = unsealed(record, key, 0)
-    shape = tuple(header["shape"])
+def unpack(record: bytes, key: str) -> Sample:
+    """What `pack` was given, as fields of a sample. ValueError for a damaged record."""
+    header, (raw, png, *text) = unsealed(record, key, 0)
+    kept: Sample = {
+        "latents": _array(raw, header["shape"]),
+        "picture": np.asarray(Image.open(BytesIO(png), formats=("PNG",))),
+        **{name: np.float32(number) for name, number in header["told"].items()},
+    }
+    if text:
+        kept["text_embedding"] = _array(text[0], header["text_shape"])
+    return kept
+
+
+def _array(raw: memoryview, shape: Sequence[int]) -> Float16[np.ndarray, "..."]:
     if len(raw) != 2 * math.prod(shape):
-        raise ValueError(f"holds {len(raw)} bytes of latents of {shape}")
-    latents = np.frombuffer(raw, DTYPE).astype(np.float16).reshape(shape)
-    return latents, np.asarray(Image.open(BytesIO(png), formats=("PNG",))), header["told"]
+        raise ValueError(f"holds {len(raw)} bytes for float16 numbers of {tuple(shape)}")
+    return np.frombuffer(raw, DTYPE).astype(np.float16).reshape(shape)

@@ -7,7 +7,7 @@ A record is, little-endian:
     4        CRC-32 of everything after this field
     4        length of the header
     …        header, JSON: clip, start, sizes (bytes of each part), and what more the parts need
-    …        the parts, one after the other: pictures, JPEG; or latents (`data.latents`)
+    …        the parts, one after the other: pictures, JPEG; or what `data.latents` tells
 
 Why JPEG at quality 96 without colour subsampling: 16 frames of 96x170 film decode in about 6 ms on
 one core at 40.8-42.9 dB and 12 kB a frame. H.264 4:2:0 is 4 to 8 times smaller but stops near

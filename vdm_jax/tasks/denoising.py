@@ -1,12 +1,15 @@
 """What every denoising task does alike: price the recovery of a noised video, and sample one."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from vdm_jax.conditioning.drop import null
+from vdm_jax.conditioning.text import tower_tokens
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser, denoiser
 from vdm_jax.diffusion.guidance import cfg
@@ -16,12 +19,27 @@ from vdm_jax.diffusion.process import Process
 from vdm_jax.models.cond import Cond
 from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vdm_unet import VDMUNetConfig
-from vdm_jax.tasks.task import Around, Arrays, Sampling, VideoModel, VideoShape
+from vdm_jax.tasks.task import Around, Arrays, ModelConfig, Sampling, VideoModel, VideoShape
+
+EMBEDDED = "text_embedding"
+"""The name, in samples and in the arrays of a task, of captions that went through the text tower
+before (`data.latents`)."""
+
+
+def captioned(model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
+    """What `encode_text` reads, of samples with a "caption" or with its embedding."""
+    if model.text is not None and EMBEDDED in batch:
+        return {EMBEDDED: batch[EMBEDDED]}
+    return model.tokenize(batch["caption"])
 
 
 def encode_text(model: VideoModel, arrays: Arrays) -> Cond:
-    """The token port from the arrays of `ModelConfig.tokenize`; empty for a model without text."""
-    return Cond() if model.text is None else Cond(tokens={"text": model.text(arrays["text"])})
+    """The token port from the arrays of `captioned`; empty for a model without text."""
+    if model.text is None:
+        return Cond()
+    if EMBEDDED in arrays:
+        return Cond(tokens={"text": tower_tokens(arrays[EMBEDDED])})
+    return Cond(tokens={"text": model.text(arrays["text"])})
 
 
 def loss(

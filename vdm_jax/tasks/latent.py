@@ -3,7 +3,8 @@
 What every task of Stable Video Diffusion does alike. The latents of a video are the most likely
 ones of each frame, scaled to unit variance; they have no gradient. Frames whose sizes are no
 multiple of the autoencoder's stride are padded with their edge, and cropped when they come back.
-Samples may hold latents that were computed before (`data.latents`) instead of frames.
+Samples may hold latents that were computed before (`data.latents`) instead of frames. Their
+captions' embeddings, where these are held too, are read by `denoising.captioned`.
 """
 
 from collections.abc import Mapping

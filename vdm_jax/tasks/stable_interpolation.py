@@ -77,8 +77,8 @@ class StableInterpolation:
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
         """Each clip is told its own frame rate, and its own "motion_bucket_id" if it has one."""
-        arrays = self._told(model, batch["caption"])
-        arrays["micro"] = stable_text.known(arrays["micro"], batch)
+        told = self._told(len(batch["caption"]))
+        arrays = {"micro": stable_text.known(told, batch), **denoising.captioned(model, batch)}
         prepared = latent.prepared(model, self.video, batch)
         if "video" in prepared:
             arrays["ends"] = prepared["video"][:, (0, -1)]
@@ -97,11 +97,14 @@ class StableInterpolation:
         size = self.video.height, self.video.width
         fitted = np.stack([cover([picture], size)[0] for picture in pictures])
         ends = fitted.reshape(len(captions), 2, *fitted.shape[1:])
-        return {**self._told(model, captions), "ends": latent.padded(ends, self.video, model)}
+        return {
+            "micro": self._told(len(captions)),
+            "ends": latent.padded(ends, self.video, model),
+            **model.tokenize(captions),
+        }
 
-    def _told(self, model: ModelConfig, captions: Sequence[str]) -> Arrays:
-        micro = stable_text.numbers(self.video.fps, self.motion_bucket_id, len(captions))
-        return {"micro": micro, **model.tokenize(captions)}
+    def _told(self, count: int) -> Float[np.ndarray, "{count} 2"]:
+        return stable_text.numbers(self.video.fps, self.motion_bucket_id, count)
 
     def condition(self, model: VideoModel, arrays: Arrays) -> Cond:
         """The caption, the numbers, and beside each frame its latents where they are given."""

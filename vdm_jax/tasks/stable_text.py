@@ -77,8 +77,8 @@ class StableText:
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
         """Each clip is told its own frame rate, and its own "motion_bucket_id" if it has one."""
-        arrays = self.request(model, batch["caption"], None)
-        arrays["micro"] = known(arrays["micro"], batch)
+        told = numbers(self.video.fps, self.motion_bucket_id, len(batch["caption"]))
+        arrays = {"micro": known(told, batch), **denoising.captioned(model, batch)}
         arrays |= latent.prepared(model, self.video, batch)
         if "pictures" in batch:
             arrays |= self._alone(model, batch["pictures"])
@@ -98,10 +98,10 @@ class StableText:
         flat = {
             name: np.reshape(values, (-1, *np.shape(values)[2:]))
             for name, values in pictures.items()
-            if name in ("video", "latents")
+            if name != "caption"
         }
         arrays = latent.prepared(model, self._picture, flat)
-        arrays |= model.tokenize(captions.ravel().tolist())
+        arrays |= denoising.captioned(model, {**flat, "caption": captions.ravel().tolist()})
         return {ALONE + n: a.reshape(*captions.shape, *a.shape[1:]) for n, a in arrays.items()}
 
     @property

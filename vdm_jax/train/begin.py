@@ -40,19 +40,38 @@ def autoencoder(config: TrainConfig, mesh: Mesh) -> tuple[VAEConfig, nnx.State]:
     """
     mine = config.model.vae
     assert mine is not None
-    given = [source.directory for source in config.parts_from if source.part == "vae"]
+    theirs, params, where = _first(config, ModelConfig(vae=mine), "vae", mesh)
+    vae = theirs.vae
+    if vae is None or replace(vae, decoder=mine.decoder, dtype=mine.dtype) != mine:
+        raise Refusal(f"the vae in {where} is not that of the model")
+    return replace(vae, dtype=mine.dtype), params
+
+
+def text_encoder(config: TrainConfig, mesh: Mesh) -> nnx.State:
+    """Likewise the weights of its text encoder: {"text": …}."""
+    model = ModelConfig(text=config.model.text)
+    _, params, where = _first(config, model, "text", mesh)
+    if _shapes(params) != _shapes(abstract(model)[1]):
+        raise Refusal(f"the text in {where} is not that of the model")
+    return params
+
+
+def _first(
+    config: TrainConfig, model: ModelConfig, part: str, mesh: Mesh
+) -> tuple[ModelConfig, nnx.State, str]:
+    """The model that a part of the run's comes from, the part's weights, and where they lay.
+
+    model: the run's, as far as that part.
+    """
+    given = [source.directory for source in config.parts_from if source.part == part]
     if not given and config.init_from is None:
         with meshes.unplaced():
             drawn = nnx.state(config.build_model(), nnx.Param)
-        params = nnx.State({"vae": drawn["vae"]})
-        return mine, meshes.put(params, meshes.shardings(params, mesh))
-    directory = given[0] if given else str(config.init_from)
-    placed = load.placed(abstract(ModelConfig(vae=mine))[1], mesh, "float32")
-    theirs, params = load.part(Path(directory), "vae", placed)
-    vae = theirs.vae
-    if vae is None or replace(vae, decoder=mine.decoder, dtype=mine.dtype) != mine:
-        raise Refusal(f"the vae in {directory} is not that of the model")
-    return replace(vae, dtype=mine.dtype), params
+        params = nnx.State({part: drawn[part]})
+        return model, meshes.put(params, meshes.shardings(params, mesh)), "the config"
+    directory = given[-1] if given else str(config.init_from)
+    placed = load.placed(abstract(model)[1], mesh, "float32")
+    return *load.part(Path(directory), part, placed), directory
 
 
 def _built(config: TrainConfig, mesh: Mesh, initial: Initial) -> Built:

@@ -5,6 +5,11 @@ work is cut into shards of a fixed number of samples, each written whole or not 
 the same command goes on with the shards that are missing, and machines that share DIR take every
 n-th of them with --part, without knowing of each other. A sample's latents do not depend on its
 neighbours, so that DIR comes out the same, however the work was shared.
+
+Captions are embedded too where the text encoder is CLIP's tower and the run does not train it: 158
+kB a sample for that of Stable Diffusion 2, 77 tokens of 1024 features. No step runs the tower then,
+which saves 4 % of the operations of stage I on latents, and 0.7 % of those of stage II; its weights
+stay on the devices, for previews and the held-out loss read captions of their own.
 """
 
 import json
@@ -14,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array
 from tqdm import tqdm
 
+from vdm_jax.conditioning.text import CLIPTextEncoderConfig, WordEncoderConfig
 from vdm_jax.core import command, options
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.refusal import Refusal
@@ -32,9 +38,8 @@ from vdm_jax.data.joint import WithPictures
 from vdm_jax.data.latents import Encoded, pack
 from vdm_jax.data.loader import Sample, Source
 from vdm_jax.data.shard import Manifest, Provenance, ShardEntry, Writer, shard_entry, verify
-from vdm_jax.models.vae import VAEConfig
-from vdm_jax.tasks import latent
-from vdm_jax.tasks.task import ModelConfig, VideoShape, abstract
+from vdm_jax.tasks import denoising, latent
+from vdm_jax.tasks.task import Arrays, ModelConfig, VideoShape, abstract
 from vdm_jax.train import begin, precomputed
 from vdm_jax.train.config import Data, TrainConfig, read
 
@@ -42,9 +47,10 @@ PROG = "python -m vdm_jax.train.latents"
 USAGE = f"""\
 usage: {PROG} --config FILE[:FUNCTION] --output DIR [--OPTION VALUE ...]
 
-Encode the videos that a run trains on, once. The same command again goes on after a kill.
+Encode the videos that a run trains on, once, and their captions where its text encoder is a CLIP
+tower that is not trained. The same command again goes on after a kill.
 
-  --config FILE[:FUNCTION]  the training config; its data and its autoencoder are taken
+  --config FILE[:FUNCTION]  the training config; its data and its encoders are taken
   --output DIR              where latents go; pictures beside videos go to DIR/pictures, the
                             videos to DIR/videos
   --part K/N                take every N-th shard from the K-th on, 0 <= K < N, where other
@@ -91,14 +97,23 @@ def encode(
     if not isinstance(config.task, latent.Latent) or config.model.vae is None:
         raise Refusal(f"{type(config.task).__name__} does not work in latents: nothing to compute")
     mesh = meshes.MeshConfig().build_on(jax.local_devices())
-    vae, params = begin.autoencoder(config, mesh)
+    model, params = encoders(config, mesh)
     for folder, data, video in _datasets(config, output):
         source = data.build()
         if (got := precomputed.sizes(source)) != video.sizes:
             raise Refusal(f"the data holds videos of {got}, the task wants {video.sizes}")
-        encoder = Encoder(mesh, replace(config.model, vae=vae), params, video)
+        encoder = Encoder(mesh, model, params, video)
         job = Job(folder, source, encoder, per_shard)
         yield job.run(part)
+
+
+def encoders(config: TrainConfig, mesh: Mesh) -> tuple[ModelConfig, nnx.State]:
+    """What of the run's model says the same of a sample at every step, and its weights."""
+    vae, params = begin.autoencoder(config, mesh)
+    if not precomputed.keeps_text(config):
+        return ModelConfig(vae=vae), params
+    text = begin.text_encoder(config, mesh)
+    return ModelConfig(vae=vae, text=config.model.text), nnx.State({**params, **text})
 
 
 def _datasets(config: TrainConfig, output: Path) -> Iterator[tuple[Path, Data, VideoShape]]:
@@ -118,36 +133,64 @@ def _part(text: str) -> tuple[int, int]:
 
 
 class Encoder:
-    """Samples to latents, one on each device at a time."""
+    """Samples to what the network is told of them, one on each device at a time."""
 
     def __init__(self, mesh: Mesh, model: ModelConfig, params: nnx.State, video: VideoShape):
-        """params: of the autoencoder, {"vae": …}."""
-        assert model.vae is not None
-        self.config: VAEConfig = model.vae
-        self.name, self.video, self.group = precomputed.name(params["vae"]), video, mesh.size
+        """model, params: those of `encoders`."""
+        self.video, self.group = video, mesh.size
         self._mesh, self._model, self._params = mesh, model, params
-        graphdef, _ = abstract(ModelConfig(vae=model.vae))
+        graphdef, _ = abstract(model)
 
-        def run(params: nnx.State, frames: Array) -> Array:
-            return latent.encode(nnx.merge(graphdef, params), frames).astype(jnp.float16)
+        def run(params: nnx.State, arrays: Arrays) -> Arrays:
+            model = nnx.merge(graphdef, params)
+            made = {"latents": latent.encode(model, arrays["video"])}
+            if model.text is not None:
+                stream = denoising.encode_text(model, arrays).tokens["text"]
+                made[denoising.EMBEDDED] = stream.embedding
+            return {name: rows.astype(jnp.float16) for name, rows in made.items()}
 
-        self._run: Callable[..., Array] = jax.jit(run, out_shardings=meshes.batch_sharding(mesh))
+        self._run: Callable[..., Arrays] = jax.jit(run, out_shardings=meshes.batch_sharding(mesh))
 
-    def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
-        """Latents "n t h w c" of at most `group` samples; where there are fewer, the last again."""
-        rows = [samples[min(i, len(samples) - 1)]["video"] for i in range(self.group)]
-        frames = latent.padded(np.stack(rows), self.video, self._model)
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+        """Latents "n t h w c" of at most `group` samples, and what their captions became "n l d".
+
+        Where there are fewer, the last is encoded again.
+        """
+        rows = [samples[min(i, len(samples) - 1)] for i in range(self.group)]
+        batch = {name: [row[name] for row in rows] for name in ("video", "caption")}
+        arrays = latent.prepared(self._model, self.video, {"video": np.stack(batch["video"])})
+        arrays |= denoising.captioned(self._model, {"caption": batch["caption"]})
         with jax.set_mesh(self._mesh):
-            made = self._run(self._params, *meshes.put_batch({"x": frames}, self._mesh).values())
-        return np.asarray(made)[: len(samples)]
+            made = self._run(self._params, meshes.put_batch(arrays, self._mesh))
+        return {name: np.asarray(rows)[: len(samples)] for name, rows in made.items()}
+
+    def encoded(self, source: str) -> Encoded:
+        """What the latents of `source`, a fingerprint, are made of."""
+        vae, text = self._model.vae, self._text
+        assert vae is not None
+        return Encoded(
+            vae=precomputed.name(self._params["vae"]),
+            transform=precomputed.transform(vae),
+            source=source,
+            video=self.video.sizes,
+            text=None if text is None else precomputed.text_name(text, self._params["text"]),
+        )
 
     @property
     def sample_bytes(self) -> int:
-        """About what a sample takes on the disk: latents, and a first frame without loss."""
+        """About what a sample takes on the disk: what is computed, a first frame without loss."""
         t, h, w, c = self.video.sizes
-        stride = self.config.stride
-        rows, columns = -(-h // stride), -(-w // stride)
-        return 2 * t * rows * columns * self.config.latent_channels + h * w * c // 2
+        vae, text = self._model.vae, self._text
+        assert vae is not None
+        rows, columns = -(-h // vae.stride), -(-w // vae.stride)
+        embedding = 0 if text is None else text.tower.max_tokens * text.tower.width
+        return 2 * (t * rows * columns * vae.latent_channels + embedding) + h * w * c // 2
+
+    @property
+    def _text(self) -> CLIPTextEncoderConfig | None:
+        text = self._model.text
+        assert not isinstance(text, WordEncoderConfig)  # as `encoders` sees to
+        return text
 
 
 @dataclass
@@ -183,15 +226,9 @@ class Job:
             f"MB; {len(missing)} of them written now, every checksum right"
         )
 
-    @property
+    @cached_property
     def encoded(self) -> Encoded:
-        encoder = self.encoder
-        return Encoded(
-            vae=encoder.name,
-            transform=precomputed.transform(encoder.config),
-            source=self.source.fingerprint,
-            video=encoder.video.sizes,
-        )
+        return self.encoder.encoded(self.source.fingerprint)
 
     def _claim(self) -> None:
         """Say what the folder is for; refuse one that is for something else."""
@@ -241,8 +278,10 @@ class Job:
         numbers = range(first, min(first + self.per_shard, len(self.source)))
         writer = Writer(self.folder, SPLIT, 2**62, first=number)
         for samples in _read(self.source, numbers, self.encoder.group, pool):
-            for sample, latents in zip(samples, self.encoder(samples), strict=True):
-                record = pack(sample["key"], latents, sample["video"][0], _told(sample))
+            made = self.encoder(samples)
+            for row, sample in enumerate(samples):
+                each = {name: rows[row] for name, rows in made.items()}
+                record = pack(sample["key"], picture=sample["video"][0], told=_told(sample), **each)
                 sizes, fps = self.encoder.video.sizes, float(sample["fps"])
                 writer.append(sample["key"], [record], sizes, fps, sample["caption"])
         (entry,) = writer.close()

@@ -1,13 +1,18 @@
 """Data that hold latents instead of videos: whether a run can train on them.
 
-Latents belong to the encoder that made them. Another one's look just as well to the network, and
-nobody would notice but by what it learns: so they are refused.
+Latents belong to the encoder that made them, and embeddings of captions to their text encoder.
+Another one's look just as well to the network, and nobody would notice but by what it learns: so
+they are refused.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 
+import jax
 from flax import nnx
 
+from vdm_jax.conditioning.text import CLIPTextEncoderConfig
 from vdm_jax.core.digest import digest
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.joint import Joint
@@ -15,10 +20,13 @@ from vdm_jax.data.latents import Latents
 from vdm_jax.data.source import Source, near
 from vdm_jax.models.vae import VAEConfig
 from vdm_jax.tasks.latent import Latent
+from vdm_jax.tasks.task import abstract
 from vdm_jax.train.config import TrainConfig
 from vdm_jax.train.state import Built, TrainState
 
 ENCODER = ("encoder", "quant")  # the parts of an autoencoder that make latents
+PROBES = ("", "dogs, 1st")  # captions that tell tokenizers apart
+AGAIN = "compute them again, python -m vdm_jax.train.latents"
 
 MakeState = Callable[[], tuple[TrainState, nnx.State]]
 
@@ -45,6 +53,12 @@ def check(config: TrainConfig, sources: tuple[Source, Source], built: Built) -> 
             "data holds latents, which the encoder that is trained will no longer make; train on "
             "videos, or leave vae out of trainable"
         )
+    embedded = any(latents.encoded.text for latents in _latents(sources[0]))
+    if embedded and config.model.text is not None and not keeps_text(config):
+        raise Refusal(
+            "data holds captions embedded by a text encoder that is not trained; that of this run "
+            f"is, or it is no CLIP tower: leave text out of trainable, or {AGAIN}"
+        )
 
 
 def checked(config: TrainConfig, source: Source, make_state: MakeState) -> MakeState:
@@ -54,6 +68,8 @@ def checked(config: TrainConfig, source: Source, make_state: MakeState) -> MakeS
         state, frozen = make_state()
         for latents in _latents(source):
             _check_encoder(config, latents, frozen["vae"])
+            if latents.encoded.text is not None and config.model.text is not None:
+                _check_text(config.model.text, latents, frozen["text"])
         return state, frozen
 
     return made
@@ -62,6 +78,22 @@ def checked(config: TrainConfig, source: Source, make_state: MakeState) -> MakeS
 def name(vae: nnx.State) -> str:
     """Of an autoencoder's encoder, by its weights."""
     return digest(nnx.State({part: vae[part] for part in ENCODER}))
+
+
+def keeps_text(config: TrainConfig) -> bool:
+    """Whether a caption is the same to the network at every step: read by a tower of which nothing
+    is trained. Hashed words are learned with the model."""
+    if not isinstance(config.model.text, CLIPTextEncoderConfig):
+        return False
+    params, key = abstract(config.model)[1], jax.random.key(0)
+    trained, _ = jax.eval_shape(lambda params: config.trainable.split(params, key), params)
+    return not any(path[0] == "text" for path, _ in nnx.to_flat_state(trained))
+
+
+def text_name(config: CLIPTextEncoderConfig, text: nnx.State) -> str:
+    """Of a text encoder, by its weights, and by what else decides what it makes of a caption."""
+    told = json.dumps([config.tower.activation, config.tokenize(PROBES).tolist()])
+    return f"{digest(text)}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def transform(config: VAEConfig) -> str:
@@ -77,7 +109,16 @@ def _check_encoder(config: TrainConfig, latents: Latents, vae: nnx.State) -> Non
     if encoded.vae != name(vae):
         raise Refusal(
             f"data holds latents of another autoencoder, {encoded.vae}; that of the model is "
-            f"{name(vae)}: compute them again, python -m vdm_jax.train.latents"
+            f"{name(vae)}: {AGAIN}"
+        )
+
+
+def _check_text(config: object, latents: Latents, text: nnx.State) -> None:
+    assert isinstance(config, CLIPTextEncoderConfig)  # as `check` demands
+    if latents.encoded.text != (mine := text_name(config, text)):
+        raise Refusal(
+            f"data holds captions embedded by another text encoder, {latents.encoded.text}; that "
+            f"of the model is {mine}: {AGAIN}"
         )
 
 
