@@ -79,9 +79,7 @@ def _funnel(verdict: Verdict) -> str:
         f'<td><div style="{BAR.format(share=100 * left / most)}"></div></td></tr>'
         for reason, gone, left in steps
     ]
-    head = (
-        f"<tr><th>reason</th>{_number('rejected')}{_number('left')}<td style=width:55%></td></tr>"
-    )
+    head = f"<tr><th>reason</th>{_cell('rejected')}{_cell('left')}<td style=width:55%></td></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
 
 

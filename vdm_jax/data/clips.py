@@ -28,7 +28,8 @@ from vdm_jax.data.transform import (
     shown,
 )
 
-FIELDS = {"video", "latents", "caption", "fps", "key", "framing", "picture", "pictures"}
+FIELDS = {"video", "latents", "caption", "text_embedding", "fps", "key", "framing", "picture",
+          "pictures"}  # fmt: skip
 """What samples have of their own; `ClipInfo.told` has other names."""
 
 
