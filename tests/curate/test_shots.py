@@ -1,5 +1,7 @@
 """Where clips begin and end: on scenes that were joined, and on scenes in which nothing is cut."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from curate import planted
@@ -63,6 +65,13 @@ def test_short_clips_are_rejected_and_long_shots_are_divided():
     assert [(len(clip.frames), clip.rejected) for clip in found] == [
         (10, SHORT), (48, ""), (48, ""), (4, SHORT),
     ]  # fmt: skip
+
+
+def test_a_clip_takes_no_more_memory_than_said():
+    span = Span(file="x", stop=4800, fps=240.0, height=256, width=456)
+    assert Shots().most(span) * 256 * 456 * 3 <= 200e6 < (Shots().most(span) + 1) * 256 * 456 * 3
+    assert Shots().most(replace(span, fps=24.0)) == 480
+    assert Shots().most(replace(span, height=2160, width=3840)) == 16  # that of `shortest`
 
 
 def test_black_frames_are_no_clip():

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.data.files import VIDEO_SUFFIXES
 
-SUFFIXES = frozenset(
-    (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".gif", ".webp")
-)
 TABLES = (".csv", ".jsonl", ".txt")
 LONGEST = 2**16  # bytes of a caption
 
@@ -51,7 +49,7 @@ def listed(source: Path) -> tuple[Path, list[File]]:
             f"--input {source}: give a folder of videos, or a .csv, .jsonl or .txt that lists them"
         )
     if not names:
-        raise Refusal(f"--input {source}: holds no videos ({' '.join(sorted(SUFFIXES))})")
+        raise Refusal(f"--input {source}: holds no videos ({' '.join(sorted(VIDEO_SUFFIXES))})")
     return source, [_file(source, name, names[name]) for name in sorted(names)]
 
 
@@ -60,7 +58,7 @@ def _walked(folder: Path) -> Iterator[str]:
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         for name in files + links:
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
                 yield (Path(place) / name).relative_to(folder).as_posix()
 
 

@@ -32,6 +32,7 @@ PLAIN = 4.0  # deviation, of 255, of a picture that shows nothing: the end of a 
 MORE = 1.1  # contrast half-way, in that of a blend of both ends
 GROWTH = 1.02  # of the deviation from frame to frame, in a fade
 STRANGE = 0.42  # share of the change that a blend of both ends may leave unexplained
+LARGEST = 200_000_000  # bytes of a clip
 EDGE = 0.04  # of the blend; what lies outside is a frame of one end
 
 
@@ -40,7 +41,8 @@ class Shots:
     """Where clips begin and end.
 
     shortest: frames; a shorter clip is rejected. longest: seconds; a longer shot becomes several
-    clips. seconds: between the two ends that slow changes are looked for with.
+    clips, as does one of over 200 MB of pixels. seconds: between the two ends that slow changes are
+    looked for with.
     """
 
     shortest: int = 16
@@ -57,7 +59,7 @@ class Shots:
         Holds one of them, and two seconds, in memory.
         """
         held: list[_Waiting] = []
-        most = max(self.shortest, round(self.longest * span.fps))
+        most = self.most(span)
         for each in self._judged(span, frames):
             if held and (each.cut or each.gone != held[0].gone or len(held) == most):
                 yield self._clip(span, held)
@@ -65,6 +67,11 @@ class Shots:
             held.append(each)
         if held:
             yield self._clip(span, held)
+
+    def most(self, span: Span) -> int:
+        """Frames of the longest clip."""
+        fit = LARGEST // max(1, span.height * span.width * 3)
+        return max(self.shortest, min(round(self.longest * span.fps), fit))
 
     def _clip(self, span: Span, held: Sequence["_Waiting"]) -> Clip:
         why = BLEND if held[0].gone else SHORT if len(held) < self.shortest else ""

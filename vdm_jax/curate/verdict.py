@@ -117,7 +117,8 @@ def _copies(clips: list[Row], vector: str, alike: float, reason: str) -> int:
 
 
 def _split(kept: list[Row], held_out: float) -> None:
-    """The last clips of each file are the test split: about the same share of every file."""
+    """The last clips of each file are the test split: about the same share of every file, and of
+    several clips at least one."""
     seen = 0
     for _, group in groupby(kept, key=lambda clip: clip["file"]):
         clips = list(group)
@@ -125,3 +126,5 @@ def _split(kept: list[Row], held_out: float) -> None:
         seen += len(clips)
         for number, clip in enumerate(clips):
             clip["split"] = TEST if number >= len(clips) - count else TRAIN
+    if held_out and len(kept) > 1 and kept[-1]["split"] == TRAIN:
+        kept[-1]["split"] = TEST

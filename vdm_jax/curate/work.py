@@ -140,7 +140,7 @@ def _clips(task: Task) -> Iterator[Clip]:
     """The clips of a span, through all stages."""
     config, stages = prepared(task.config)
     span, path = task.span, Path(task.root) / task.span.file
-    longest = min(span.stop - span.start, math.ceil(config.shots.longest * span.fps))
+    longest = min(span.stop - span.start, config.shots.most(span))
     watch = Watch(3 * longest * span.height * span.width * 3)  # frames, a clip of them, another
     frames = video.frames(
         path, start=span.start, stop=span.stop, size=(span.height, span.width), alive=watch.alive
