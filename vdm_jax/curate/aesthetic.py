@@ -11,10 +11,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.curate import similarity
 from vdm_jax.curate.embedding import described, embedder, filled, taken
 from vdm_jax.curate.stage import Clip
-from vdm_jax.curate.weights import Need
+from vdm_jax.curate.weights import CLIP_WEIGHTS, Need
 from vdm_jax.models.aesthetic import AestheticConfig
 
 WANTED = (
@@ -35,7 +34,7 @@ class Aesthetic:
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        return Need(self.weights, WANTED), Need(self.clip, similarity.WANTED)
+        return Need(self.weights, WANTED), Need(self.clip, CLIP_WEIGHTS)
 
     def build(self, weights: Mapping[str, Path]) -> "AestheticStage":
         return AestheticStage(self, weights[self.weights], weights[self.clip])

@@ -19,8 +19,8 @@ from vdm_jax.core import checkpoint
 from vdm_jax.core import config as configs
 from vdm_jax.core.mesh import build_abstract
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.curate.similarity import WANTED
 from vdm_jax.curate.stage import Clip, Resources
+from vdm_jax.curate.weights import CLIP_WEIGHTS
 from vdm_jax.metrics.clip import CLIPConfig
 
 MOMENTS = 3
@@ -85,7 +85,7 @@ class Embedder:
 
     @property
     def config(self) -> CLIPConfig:
-        return described(self._directory, CLIPConfig, WANTED)
+        return described(self._directory, CLIPConfig, CLIP_WEIGHTS)
 
     def of(self, clip: Clip) -> Float[np.ndarray, "3 d"]:
         """Unit vectors of its first, middle and last frame; those of the last clip are kept."""
@@ -114,7 +114,7 @@ class Embedder:
 def _loaded(directory: Path, gpus: float) -> tuple[CLIPConfig, dict[str, Callable[[Any], Array]]]:
     """The config, and both towers as functions of pixels and of token numbers."""
     computing_on(gpus)
-    config = described(directory, CLIPConfig, WANTED)
+    config = described(directory, CLIPConfig, CLIP_WEIGHTS)
     graphdef, params = filled(directory, config)
 
     def run(tower: str, params: nnx.State, x: Array) -> Array:

@@ -7,14 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from vdm_jax.curate.stage import Clip
-from vdm_jax.curate.weights import Need
+from vdm_jax.curate.weights import CLIP_WEIGHTS, Need
 
 CLIP = "clip"
 """The name of its vectors."""
-WANTED = (
-    "a model directory of CLIP, both towers, which `python -m vdm_jax.convert.whole_clip --from "
-    "FOLDER --output PATH` makes of a published one (config.json, model.safetensors, tokenizer)"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +27,7 @@ class Similarity:
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        return (Need(self.weights, WANTED),)
+        return (Need(self.weights, CLIP_WEIGHTS),)
 
     def build(self, weights: Mapping[str, Path]) -> "SimilarityStage":
         return SimilarityStage(self, weights[self.weights])

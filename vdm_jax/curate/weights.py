@@ -16,6 +16,10 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.curate.stage import Stage
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+CLIP_WEIGHTS = (
+    "a model directory of CLIP, both towers, which `python -m vdm_jax.convert.whole_clip --from "
+    "FOLDER --output PATH` makes of a published one (config.json, model.safetensors, tokenizer)"
+)
 
 
 class Need(NamedTuple):
