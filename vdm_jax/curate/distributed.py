@@ -1,6 +1,7 @@
 """Tasks on a Ray cluster: the same tasks, the same results; the folders are on a shared disk."""
 
 import os
+import socket
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -62,12 +63,25 @@ class OnRay:
 def _join(ray: Any, address: str | None) -> None:
     if ray.is_initialized():
         return
+    asked = address or os.environ.get("RAY_ADDRESS", "")
+    _answers(asked)
     own: dict[str, Any] = {"address": address}
-    if address is None and not os.environ.get("RAY_ADDRESS"):  # one of our own, seen by no other
+    if not asked:  # one of our own, seen by no other
         own = {"address": "local", "_node_ip_address": "127.0.0.1"}
     try:
         ray.init(log_to_driver=False, logging_level="warning", **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        raise Refusal(f"--address {asked}: no Ray cluster there ({error})") from error
+
+
+def _answers(address: str) -> None:
+    """Refuse a host and port at which nobody listens; Ray itself tries for a quarter of an hour."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
         raise Refusal(f"--address {address}: no Ray cluster there ({error})") from error
 
 
