@@ -10,6 +10,7 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.curate import work
 from vdm_jax.curate.camera import Camera
 from vdm_jax.curate.captions import Captions, Template
+from vdm_jax.curate.clock import Clock
 from vdm_jax.curate.config import CurateConfig
 from vdm_jax.curate.imported import Imported
 from vdm_jax.curate.motion import Motion
@@ -189,7 +190,7 @@ def test_stages_in_a_row_hand_on_what_they_found():
     stages = [Motion().build(), Camera().build(), Captions(writers=(Template(),)).build({})]
     for stage in stages:
         stage.setup()
-    (said,) = chain(stages, [clip(viewed(pan=2.0))])
+    (said,) = chain(stages, [clip(viewed(pan=2.0))], Clock())
     assert (
         said.captions["template"] == "A video of 2 seconds with much motion. The view moves right."
     )

@@ -107,9 +107,12 @@ def _curate(curation: Curation, executor: Executor) -> int:
 
 
 def said(found) -> list[str]:
-    """The funnel and the bad files, a line for each fact."""
+    """The funnel, the cost and the bad files, a line for each fact."""
     lines = [f"seen: {len(found.clips)} clips of {len(found.files)} files"]
     lines += [f"{reason}: {gone} rejected" for reason, gone in found.funnel if gone]
+    if found.cost:
+        steps = ", ".join(f"{step} {ms:.1f}" for step, ms in found.cost.items())
+        lines.append(f"cost, ms of a worker for a frame: {steps}")
     bad = [file for file in found.files if file["reason"]]
     if bad:
         names = ", ".join(f"{file['file']!r} ({file['reason']})" for file in bad[:3])
@@ -124,7 +127,7 @@ class _Progress(tqdm):
     def done(self, task: Task, result: Row) -> None:
         if task.kind == "look":
             self.total = (self.total or 0) + (result.get("spans") or [{"end": 0}])[-1]["end"]
-            self.refresh()
+            self.update(0)
         else:
             self.set_description("cutting", refresh=False)
             self.update(task.span.stop - task.span.start)

@@ -39,6 +39,7 @@ def html(config: CurateConfig, verdict: Verdict, folder: Path, name: str) -> str
         page.section("Funnel", _funnel(verdict)),
         page.section("Clips", "".join(sheets)),
         page.section("Scores", _histograms(config, verdict)),
+        page.section("Cost", page.table(_cost(verdict)) if verdict.cost else ""),
         page.section("Rules", page.table([("reason", "a clip is kept if"), *_rules(config)])),
         page.section("Quarantine", page.table([(f["file"], f["reason"], f["why"]) for f in bad])),
         f"<p class=credit>{escape(config.provenance.credit)}</p>",
@@ -59,6 +60,13 @@ def _rules(config: CurateConfig) -> list[tuple[str, str]]:
 def _long(clips: Sequence[Row]) -> str:
     minutes = sum(clip["frames"] / clip["fps"] for clip in clips) / 60
     return f"{minutes:.1f} min" if minutes < 100 else f"{minutes / 60:,.1f} h"
+
+
+def _cost(verdict: Verdict) -> list[tuple[str, ...]]:
+    whole = sum(verdict.cost.values())
+    rows = [(step, f"{ms:.2f}", f"{1000 / ms:,.0f}") for step, ms in verdict.cost.items() if ms]
+    head = ("step", "ms of a worker for a frame", "frames a second")
+    return [head, *rows, ("all", f"{whole:.2f}", f"{1000 / whole:,.0f}")]
 
 
 def funnel(verdict: Verdict) -> list[tuple[str, int, int]]:

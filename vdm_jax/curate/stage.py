@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float16, UInt8
 
+from vdm_jax.curate.clock import Clock
+
 SIDECAR = "sidecar"
 """Who wrote the caption that the user gave with a file."""
 
@@ -107,10 +109,11 @@ class StageConfig(Protocol):
     def build(self) -> Stage: ...
 
 
-def chain(stages: Iterable[Stage], clips: Iterable[Clip]) -> Iterable[Clip]:
+def chain(stages: Iterable[Stage], clips: Iterable[Clip], clock: Clock) -> Iterable[Clip]:
     """Clips through all stages, one at a time; rejected ones pass by."""
     for stage in stages:
-        clips = _through(stage, clips)
+        step = type(stage).__name__.removesuffix("Stage").lower()
+        clips = clock.over(step, _through(stage, clips))
     return clips
 
 

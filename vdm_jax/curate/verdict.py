@@ -31,6 +31,7 @@ class Verdict:
     clips: list[Row]
     files: list[Row]
     funnel: list[tuple[str, int]]
+    cost: dict[str, float]
 
     @property
     def kept(self) -> list[Row]:
@@ -64,7 +65,7 @@ def verdict(config: CurateConfig, files: Sequence[File], results: Mapping[str, R
         funnel.append((SAME, _copies(clips, CLIP, config.same, SAME)))
     _split([clip for clip in clips if not clip["rejected"]], config.held_out)
     told.tell(clips, columns, config.told)
-    return Verdict(clips=clips, files=seen, funnel=funnel)
+    return Verdict(clips=clips, files=seen, funnel=funnel, cost=_cost(clips, results))
 
 
 def table(clips: Sequence[Row], config: CurateConfig) -> dict[str, np.ndarray]:
@@ -96,6 +97,15 @@ def _of(file: File, results: Mapping[str, Row]) -> tuple[list[Row], Row]:
         if "reason" in result and not row["reason"]:
             row |= {"reason": result["reason"], "why": result["why"]}
     return clips, row
+
+
+def _cost(clips: Sequence[Row], results: Mapping[str, Row]) -> dict[str, float]:
+    frames = max(1, sum(clip["frames"] for clip in clips))
+    seconds: dict[str, float] = {}
+    for result in results.values():
+        for step, each in result.get("seconds", {}).items():
+            seconds[step] = seconds.get(step, 0.0) + each
+    return {step: 1000 * each / frames for step, each in seconds.items()}
 
 
 def _untold(clips: list[Row], incomplete: Sequence[int]) -> int:

@@ -23,6 +23,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from vdm_jax.core import config as configs
 from vdm_jax.core import video
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.curate.clock import Clock
 from vdm_jax.curate.stage import SIDECAR, Clip, Row, Span, Stage, chain, packed
 from vdm_jax.curate.watch import Watch
 from vdm_jax.data.record import RECORD_FRAMES, pack
@@ -60,7 +61,8 @@ class Task:
 
 
 def done(task: Task) -> Row:
-    """The result of a task: {"spans": [...]}, {"clips": [...]}, or {"reason": ..., "why": ...}.
+    """The result of a task: {"spans": [...]}, or {"clips": [...], "seconds": {...}}, or
+    {"reason": ..., "why": ...}.
 
     Raises Refusal on a machine that does not see the folders, or lacks what a stage needs: that is
     no fault of a file.
@@ -108,13 +110,14 @@ def _look(task: Task) -> Row:
 
 
 def _cut(task: Task) -> Row:
-    """The clips of a span: their records in a file, what is known of them in rows."""
+    """The clips of a span: their records in a file, what is known of them in rows, and the seconds
+    that each step took."""
     target = Path(task.folder) / name(task.span)
     part = target.with_suffix(f".{os.getpid()}.part")
     writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
-    rows, records = [], 0
+    rows, records, clock = [], 0, Clock()
     try:
-        for clip in _clips(task):
+        for clip in _clips(task, clock):
             row = told(clip)
             if not clip.rejected:
                 row["record"] = records
@@ -129,14 +132,14 @@ def _cut(task: Task) -> Row:
         if writer.is_open():
             writer.close()
         part.unlink(missing_ok=True)
-    return {"clips": rows}
+    return {"clips": rows, "seconds": clock.rest("writing")}
 
 
 def _captioned(clip: Clip, span: Span) -> Clip:
     return replace(clip, captions={SIDECAR: span.caption}) if span.caption else clip
 
 
-def _clips(task: Task) -> Iterator[Clip]:
+def _clips(task: Task, clock: Clock) -> Iterator[Clip]:
     """The clips of a span, through all stages."""
     config, stages = prepared(task.config)
     span, path = task.span, Path(task.root) / task.span.file
@@ -145,9 +148,10 @@ def _clips(task: Task) -> Iterator[Clip]:
     frames = video.frames(
         path, start=span.start, stop=span.stop, size=(span.height, span.width), alive=watch.alive
     )
-    shots = config.shots.clips(span, watch.over(frames))
+    shots = config.shots.clips(span, clock.over("decoding", watch.over(frames)))
+    clips = (_captioned(clip, span) for clip in clock.over("shots", shots))
     with _blamed(span.file):
-        yield from chain(stages, (_captioned(clip, span) for clip in shots))
+        yield from chain(stages, clips, clock)
 
 
 @contextmanager
