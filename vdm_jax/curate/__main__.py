@@ -55,14 +55,15 @@ def main(args: Sequence[str]) -> int:
         print(configs.to_json(config))
         return 0
     for name in ("--input", "--output"):
-        if name not in own.values:
+        if not own.values.get(name):
             raise Refusal(f"{name} is missing; see {PROG} --help")
     config = replace(config, weights=weights.given(own.lists["--weights"], config.weights))
     curation = Curation(
         config=config, source=Path(own.values["--input"]), output=Path(own.values["--output"])
     )
     curation.check()
-    return _curate(curation, _executor(own, config))
+    with curation.alone():
+        return _curate(curation, _executor(own, config))
 
 
 def _executor(own: options.Own, config: CurateConfig) -> Executor:
@@ -71,6 +72,9 @@ def _executor(own: options.Own, config: CurateConfig) -> Executor:
     resources = needed(config.build())
     if workers is not None and not (workers.isdecimal() and int(workers)):
         raise Refusal(f"--workers must be at least 1, got {workers}")
+    for name, of in (("--workers", "local"), ("--address", "ray")):
+        if name in own.values and kind != of:
+            raise Refusal(f"{name} goes with --executor {of}, got {kind}")
     if kind == "local":
         from vdm_jax.curate.local import Local
 

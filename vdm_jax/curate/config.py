@@ -6,8 +6,8 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.curate.likeness import LIKENESS, Likeness
 from vdm_jax.curate.motion import Motion
 from vdm_jax.curate.quality import Quality
-from vdm_jax.curate.rules import Rule
-from vdm_jax.curate.shots import Shots
+from vdm_jax.curate.rules import COPY, KEPT, SAME, UNTOLD, Rule
+from vdm_jax.curate.shots import BLEND, SHORT, Shots
 from vdm_jax.curate.similarity import CLIP, Similarity
 from vdm_jax.curate.stage import Stage, StageConfig
 from vdm_jax.curate.text import Text
@@ -76,6 +76,10 @@ class CurateConfig:
         for name, (wanted, fine) in within.items():
             if not fine:
                 raise Refusal(f"{name} must be {wanted}, got {getattr(self, name)}")
+
+        reasons = [SHORT, BLEND, KEPT, COPY, SAME, UNTOLD, *(rule.reason for rule in self.rules)]
+        if twice := next((word for word in reasons if reasons.count(word) > 1), None):
+            raise Refusal(f"{twice!r} is the reason of two rules, or one of curation's own words")
 
     def build(self) -> list[Stage]:
         """The stages, not yet set up; refuses weights that are missing, and rules and `told` that

@@ -8,15 +8,17 @@ output/
   .work/                        the ledger, and the clips until the shards are written
 """
 
+import fcntl
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from vdm_jax.core import config as configs
-from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.refusal import Refusal, Unavailable
 from vdm_jax.curate import work
 from vdm_jax.curate.config import CurateConfig, settings
 from vdm_jax.curate.inputs import File, listed
@@ -25,7 +27,7 @@ from vdm_jax.curate.stage import Row, Span
 from vdm_jax.curate.verdict import Verdict, verdict
 from vdm_jax.curate.work import Task
 
-WORK = ".work"
+WORK, LOCK = ".work", "lock"
 
 
 @runtime_checkable
@@ -49,17 +51,28 @@ class Curation:
 
     def check(self) -> None:
         """Refuse what cannot be done, before anything is read."""
-        self.config.build()
         for stage in self.config.build():
             stage.setup()
+        if not self.source.exists():
+            raise Refusal(f"--input {self.source}: there is no such file or folder")
+        if self.source.resolve().is_relative_to(self.output.resolve()):
+            raise Refusal("--input lies in --output; choose another --output")
         if (self.output / "manifest.json").exists():
             raise Refusal(f"{self.output}: holds shards already; choose another --output")
         try:
             (self.output / WORK).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Refusal(f"{self.output}: cannot be written: {error.strerror}") from error
-        if self.source.resolve().is_relative_to(self.output.resolve()):
-            raise Refusal("--input lies in --output; choose another --output")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Raises Unavailable while another start works in the same output."""
+        with (self.output / WORK / LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Unavailable(f"{self.output}: another start is at work there") from error
+            yield
 
     def run(self, executor: Executor, progress: Progress) -> Verdict:
         """Look at every file, cut it into clips, judge them. The shards are not yet written."""

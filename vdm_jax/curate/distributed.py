@@ -11,7 +11,7 @@ from typing import Any
 from pebble import ProcessPool
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.curate import local
+from vdm_jax.curate import local, work
 from vdm_jax.curate.stage import Resources, Row
 from vdm_jax.curate.work import Task
 
@@ -37,7 +37,7 @@ class OnRay:
             import ray
         except ImportError as error:
             raise Refusal(
-                f"--executor ray needs Ray: pip install 'vdm-jax[ray]' ({error})"
+                f"--executor ray needs Ray: pip install 'vdm-jax[curate,ray]' ({error})"
             ) from error
         _join(ray, self.address)
         remote: Any = ray.remote(_done).options(
@@ -100,8 +100,11 @@ def _result(ray: Any, reference: Any) -> Row:
 
 
 def _done(task: Task, gigabytes: float) -> Row:
-    """In one of Ray's workers."""
-    return local.result(local.begun(_pool(gigabytes, task.config), task))
+    """In one of Ray's workers; twice where it crashes, as something else may have ended it."""
+    row = local.result(local.begun(_pool(gigabytes, task.config), task))
+    if row.get("reason") == work.CRASHED:
+        row = local.result(local.begun(_pool(gigabytes, task.config), task))
+    return row
 
 
 @cache

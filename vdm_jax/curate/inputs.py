@@ -9,12 +9,21 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.files import VIDEO_SUFFIXES
 
 TABLES = (".csv", ".jsonl", ".txt")
 LONGEST = 2**16  # bytes of a caption
+UNREAD = {
+    "link": "is a link, which is not followed",
+    "not_regular": "is no regular file",
+    "missing": "is not there",
+    "name": "has a name that is no text",
+    "caption": f"its caption is no text of at most {LONGEST} bytes",
+}
+"""Why files are not looked at, by their codes, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +45,9 @@ class File:
 def listed(source: Path) -> tuple[Path, list[File]]:
     """(folder, its files in order of their names) of a folder, or of a table that lists files.
 
-    A table is CSV or JSONL with `file` and perhaps `caption`, or text with a name a line; names are
-    relative to its folder and may not lead out of it. Links are not followed.
+    A table is CSV or JSONL with `file` and perhaps `caption`, or text with a name a line, perhaps a
+    tab and a caption; where it has none, that beside the video counts. Names are relative to its
+    folder and may not lead out of it. Links are not followed.
     """
     if source.is_dir():
         names: Mapping[str, str | None] = {n: _beside(source / n) for n in _walked(source)}
@@ -54,12 +64,16 @@ def listed(source: Path) -> tuple[Path, list[File]]:
 
 
 def _walked(folder: Path) -> Iterator[str]:
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=_unreadable):
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         for name in files + links:
             if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
                 yield (Path(place) / name).relative_to(folder).as_posix()
+
+
+def _unreadable(error: OSError) -> None:
+    raise Refusal(f"--input: {error.filename} cannot be read: {error.strerror}") from error
 
 
 def _beside(path: Path) -> str | None:
@@ -70,36 +84,59 @@ def _beside(path: Path) -> str | None:
             return ""
         with caption.open("rb") as file:
             text = file.read(LONGEST + 1)
-        return _line(text.decode("utf-8")) if len(text) <= LONGEST else None
+        return _line(text.decode("utf-8-sig")) if len(text) <= LONGEST else None
     except UnicodeDecodeError:
         return None
     except OSError as error:
         return "" if error.errno in (errno.ENOENT, errno.ENAMETOOLONG) else None
 
 
-def _line(text: str) -> str:
-    """A text without line ends and control characters."""
+def _line(text: str) -> str | None:
+    """A caption without line ends and control characters; None if it is none."""
+    if len(text) > LONGEST or text.encode("utf-8", "backslashreplace").decode() != text:
+        return None
     return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text).split())
 
 
-def _table(path: Path) -> dict[str, str]:
+def _table(path: Path) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name, caption in _rows(path):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise Refusal(f"{path}: {name!r} leads out of its folder")
+        if name in found:
+            raise Refusal(f"{path}: lists {name!r} twice")
+        found[name] = _beside(path.parent / name) if caption is None else _line(caption)
+    return found
+
+
+def _rows(path: Path) -> list[tuple[str, str | None]]:
+    """(file, caption) of each row; None: the row says nothing of it."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".txt":
-                rows = [{"file": line.strip()} for line in file if line.strip()]
-            elif path.suffix == ".csv":
-                rows = list(csv.DictReader(file))
+                lines = [line.strip("\r\n").partition("\t") for line in file if line.strip()]
+                return [(name.strip(), text if tab else None) for name, tab, text in lines]
+            if path.suffix == ".csv":
+                rows: list[dict[Any, Any]] = list(csv.DictReader(file))
             else:
                 rows = [json.loads(line) for line in file if line.strip()]
-        found = {str(row["file"]): str(row.get("caption") or "") for row in rows}
+        return [_row(path, number, row) for number, row in enumerate(rows, 1)]
     except OSError as error:
         raise Refusal(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error, RecursionError) as error:
         raise Refusal(f"{path}: is no table with a column `file`: {error}") from error
-    outside = [name for name in found if Path(name).is_absolute() or ".." in Path(name).parts]
-    if outside:
-        raise Refusal(f"{path}: {outside[0]!r} leads out of its folder")
-    return found
+
+
+def _row(path: Path, number: int, row: dict[Any, Any]) -> tuple[str, str | None]:
+    if None in row:
+        raise Refusal(
+            f"{path}: row {number} has more values than there are columns; put captions with "
+            "commas into quotes"
+        )
+    name, caption = row["file"], row.get("caption")
+    if not isinstance(name, str) or not isinstance(caption, str | None):
+        raise Refusal(f"{path}: row {number}: file and caption must be texts, got {row!s:.80}")
+    return name, caption
 
 
 def _file(folder: Path, name: str, caption: str | None) -> File:

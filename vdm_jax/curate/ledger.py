@@ -5,11 +5,12 @@ A result is written once its files are on the disk; what has none is done again.
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.refusal import Refusal, Unavailable
 from vdm_jax.curate.stage import Row
 
 FILE = "ledger.sqlite"
@@ -20,13 +21,10 @@ class Ledger:
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]):
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self._base = sqlite3.connect(folder / FILE, isolation_level=None)
-        try:
+        with self._used():
             self._open(folder, json.dumps(identity, sort_keys=True))
-        except sqlite3.DatabaseError as error:
-            raise Refusal(
-                f"{folder / FILE}: is damaged ({error}); delete {folder} and begin again"
-            ) from error
 
     def _open(self, folder: Path, identity: str) -> None:
         self._base.execute("PRAGMA journal_mode=WAL")
@@ -44,13 +42,30 @@ class Ledger:
 
     def results(self) -> dict[str, Row]:
         """All that is done, by key."""
-        return {
-            key: json.loads(result)
-            for key, result in self._base.execute("SELECT key, result FROM done")
-        }
+        with self._used():
+            return {
+                key: json.loads(result)
+                for key, result in self._base.execute("SELECT key, result FROM done")
+            }
 
     def add(self, key: str, result: Row) -> None:
-        self._base.execute("INSERT OR REPLACE INTO done VALUES (?, ?)", (key, json.dumps(result)))
+        line = (key, json.dumps(result))
+        with self._used():
+            self._base.execute("INSERT OR REPLACE INTO done VALUES (?, ?)", line)
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:  # a full disk, most of the time
+            raise Unavailable(
+                f"{self._folder / FILE}: {error}; the same command goes on once it is usable"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise Refusal(
+                f"{self._folder / FILE}: is damaged ({error}); delete {self._folder} and begin "
+                "again"
+            ) from error
 
     def close(self) -> None:
         self._base.close()

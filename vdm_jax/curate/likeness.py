@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vdm_jax.curate.opencv import grey, opencv
-from vdm_jax.curate.stage import Clip, Resources
+from vdm_jax.curate.stage import Clip, Resources, above_zero
 
 LIKENESS = "likeness"
 FLAT = 2.0
@@ -20,6 +20,9 @@ class Likeness:
 
     frames: int = 5
     side: int = 12
+
+    def __post_init__(self) -> None:
+        above_zero(self, "frames", "side")
 
     def build(self) -> "LikenessStage":
         return LikenessStage(self)

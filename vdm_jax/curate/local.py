@@ -36,6 +36,7 @@ class Local:
         count = self.workers or len(os.sched_getaffinity(0))
         config = queue[0].config if queue else None
         flying: dict[Future, Task] = {}
+        crashed: set[str] = set()
         with confined(count, self.gigabytes, config) as pool:
             try:
                 while queue or flying:
@@ -43,7 +44,12 @@ class Local:
                         task = queue.popleft()
                         flying[begun(pool, task)] = task
                     for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                        yield flying.pop(future), result(future)
+                        task, row = flying.pop(future), result(future)
+                        if row.get("reason") == work.CRASHED and task.key not in crashed:
+                            crashed.add(task.key)  # something else may have ended the worker
+                            queue.append(task)
+                        else:
+                            yield task, row
             finally:
                 if flying:
                     pool.stop()

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from vdm_jax.curate.opencv import grey, opencv, shrunk
-from vdm_jax.curate.stage import Clip, Resources
+from vdm_jax.curate.stage import Clip, Resources, above_zero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,9 @@ class Motion:
 
     seconds: float = 0.5
     side: int = 128
+
+    def __post_init__(self) -> None:
+        above_zero(self, "seconds", "side")
 
     def build(self) -> "MotionStage":
         return MotionStage(self)

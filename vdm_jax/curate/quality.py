@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vdm_jax.curate.opencv import grey, opencv, shrunk
-from vdm_jax.curate.stage import Clip, Resources
+from vdm_jax.curate.stage import Clip, Resources, above_zero
 
 SECOND_DERIVATIVES = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 """Sees noise and neither edges nor slopes (Immerkaer 1996, Fast Noise Variance Estimation)."""
@@ -30,6 +30,9 @@ class Quality:
 
     frames: int = 5
     side: int = 128
+
+    def __post_init__(self) -> None:
+        above_zero(self, "frames", "side")
 
     def build(self) -> "QualityStage":
         return QualityStage(self)

@@ -11,8 +11,9 @@ from PIL import Image
 from vdm_jax.core import gallery, page
 from vdm_jax.curate.config import CurateConfig
 from vdm_jax.curate.output import middles
+from vdm_jax.curate.rules import COPY, KEPT, SAME, UNTOLD
 from vdm_jax.curate.stage import Row
-from vdm_jax.curate.verdict import COPY, KEPT, SAME, UNTOLD, Verdict, table
+from vdm_jax.curate.verdict import Verdict, table
 from vdm_jax.data.transform import cover
 
 SHOWN = 24  # clips of a contact sheet

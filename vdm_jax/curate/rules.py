@@ -9,6 +9,7 @@ import ast
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
     ast.GtE: operator.ge,
 }
 PERCENTILE = "percentile"
+KEPT, COPY, SAME, UNTOLD = "kept", "copy", "same", "untold"
+"""Verdicts that no rule gives: a clip stays, is a copy, shows the same, lacks a number."""
 
 Columns = Mapping[str, Float[np.ndarray, " n"]]
 
@@ -40,6 +43,10 @@ class Rule:
     reason: str
     keep: str
 
+    def __post_init__(self) -> None:
+        if not self.reason.strip():
+            raise Refusal(f"a rule needs a reason, a word for what it rejects: {self.keep}")
+
     def check(self, known: Set[str]) -> None:
         """Refuse what is no rule, or reads a column that no stage fills."""
         unknown = sorted(_names(self._parsed()) - set(known))
@@ -48,21 +55,24 @@ class Rule:
                 f"the rule {self.reason!r} asks for {', '.join(unknown)}, which no stage tells; "
                 f"there are {', '.join(sorted(known))}"
             )
-        empty = {name: np.zeros(1) for name in known}
-        self.holds(empty)
+        self.holds({name: np.zeros(2) for name in known})
 
     def holds(self, columns: Columns) -> Bool[np.ndarray, " n"]:
         """For which of the clips it holds; where a number is missing (NaN) it does not."""
-        value = _value(self._parsed(), columns, self)
-        if not isinstance(value, np.ndarray) or value.dtype != bool:
-            raise Refusal(f"the rule {self.reason!r} is neither true nor false: {self.keep}")
-        return value
+        count = len(next(iter(columns.values())))
+        try:
+            value = _truth(_value(self._parsed(), columns, self), self)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise Refusal(
+                f"the rule {self.reason!r} cannot be computed: {self.keep[:80]} ({error})"
+            ) from error
+        return np.broadcast_to(value, count)
 
     def _parsed(self) -> ast.expr:
         try:
             return ast.parse(self.keep, mode="eval").body
-        except (SyntaxError, ValueError) as error:
-            raise Refusal(f"the rule {self.reason!r} is no expression: {self.keep}") from error
+        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+            raise Refusal(f"the rule {self.reason!r} is no expression: {self.keep[:80]}") from error
 
 
 def judged(
@@ -87,6 +97,12 @@ def _names(node: ast.AST) -> set[str]:
     return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)} - {PERCENTILE}
 
 
+def _truth(value: Any, rule: Rule) -> Bool[np.ndarray, "..."]:
+    if np.asarray(value).dtype != bool:
+        raise Refusal(f"the rule {rule.reason!r} is neither true nor false: {rule.keep[:80]}")
+    return np.asarray(value)
+
+
 def _value(node: ast.expr, columns: Columns, rule: Rule) -> Any:
     value = lambda each: _value(each, columns, rule)  # noqa: E731
     match node:
@@ -100,16 +116,16 @@ def _value(node: ast.expr, columns: Columns, rule: Rule) -> Any:
         case ast.UnaryOp(op=ast.USub()):
             return -value(node.operand)
         case ast.UnaryOp(op=ast.Not()):
-            return ~value(node.operand)
+            return ~_truth(value(node.operand), rule)
         case ast.BoolOp(op=op, values=parts):
-            several = [value(part) for part in parts]
-            return np.all(several, 0) if isinstance(op, ast.And) else np.any(several, 0)
+            several = [_truth(value(part), rule) for part in parts]
+            return reduce(np.logical_and if isinstance(op, ast.And) else np.logical_or, several)
         case ast.Compare(left=left, ops=ops, comparators=others) if all(
             type(op) in COMPARISONS for op in ops
         ):
             sides = [value(side) for side in (left, *others)]
             pairs = zip(ops, sides, sides[1:], strict=False)
-            return np.all([np.atleast_1d(COMPARISONS[type(op)](a, b)) for op, a, b in pairs], 0)
+            return reduce(np.logical_and, [COMPARISONS[type(op)](a, b) for op, a, b in pairs])
         case ast.Call(func=ast.Name(id=name), args=[column, share], keywords=[]) if (
             name == PERCENTILE
         ):

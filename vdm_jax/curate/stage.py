@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float16, UInt8
 
+from vdm_jax.core.refusal import Refusal
 from vdm_jax.curate.clock import Clock
 
 SIDECAR = "sidecar"
@@ -133,6 +134,14 @@ def needed(stages: Iterable[Stage]) -> Resources:
         gpus=max(each.gpus for each in of_all),
         gigabytes=sum(each.gigabytes for each in of_all),
     )
+
+
+def above_zero(config: Any, *names: str) -> None:
+    """Refuse a stage of which one of these numbers is not."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            value = getattr(config, name)
+            raise Refusal(f"{type(config).__name__}: {name} must be above 0, got {value}")
 
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.curate.opencv import opencv, shrunk
-from vdm_jax.curate.stage import Clip, Resources
+from vdm_jax.curate.stage import Clip, Resources, above_zero
 
 SURE = 0.8  # score from which what was read is believed
 LETTERS = 2  # of a text; a disc or a stroke is read as one
@@ -21,6 +21,9 @@ class Text:
 
     frames: int = 3
     side: int = 256
+
+    def __post_init__(self) -> None:
+        above_zero(self, "frames", "side")
 
     def build(self) -> "TextStage":
         return TextStage(self)

@@ -8,17 +8,13 @@ import numpy as np
 
 from vdm_jax.curate import told
 from vdm_jax.curate.config import CurateConfig
-from vdm_jax.curate.inputs import File
+from vdm_jax.curate.inputs import UNREAD, File
 from vdm_jax.curate.likeness import LIKENESS, copies
-from vdm_jax.curate.rules import judged
+from vdm_jax.curate.rules import COPY, SAME, UNTOLD, judged
 from vdm_jax.curate.similarity import CLIP
 from vdm_jax.curate.stage import SIDECAR, Row, unpacked
 
-UNTOLD = "untold"
-COPY = "copy"
-SAME = "same"
 TRAIN, TEST = "train", "test"
-KEPT = "kept"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +80,7 @@ def table(clips: Sequence[Row], config: CurateConfig) -> dict[str, np.ndarray]:
 def _of(file: File, results: Mapping[str, Row]) -> tuple[list[Row], Row]:
     """The clips of a file, and a row about it: the first thing that is wrong with it, if any."""
     row: Row = {"file": file.name, "bytes": file.bytes, "frames": 0, "fps": 0.0}
-    row |= {"height": 0, "width": 0, "reason": file.reason, "why": file.reason.replace("_", " ")}
+    row |= {"height": 0, "width": 0, "reason": file.reason, "why": UNREAD.get(file.reason, "")}
     if file.reason:
         return [], row
     look = results[f"look {file.name}:0"]

@@ -11,7 +11,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -22,11 +22,11 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from vdm_jax.core import config as configs
 from vdm_jax.core import video
-from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.refusal import Refusal, Unavailable
 from vdm_jax.curate.clock import Clock
 from vdm_jax.curate.stage import SIDECAR, Clip, Row, Span, Stage, chain, packed
 from vdm_jax.curate.watch import Watch
-from vdm_jax.data.record import RECORD_FRAMES, pack
+from vdm_jax.data.record import RECORD_FRAMES, pack, storing
 from vdm_jax.data.transform import short_side
 
 LEAST = 20.0
@@ -64,8 +64,8 @@ def done(task: Task) -> Row:
     """The result of a task: {"spans": [...]}, or {"clips": [...], "seconds": {...}}, or
     {"reason": ..., "why": ...}.
 
-    Raises Refusal on a machine that does not see the folders, or lacks what a stage needs: that is
-    no fault of a file.
+    Raises Refusal on a machine that does not see the folders, or lacks what a stage needs, and
+    Unavailable where the disk is full: that is no fault of a file.
     """
     for folder in (task.root, task.folder):
         if not Path(folder).is_dir():
@@ -76,14 +76,18 @@ def done(task: Task) -> Row:
     prepared(task.config)
     try:
         return _look(task) if task.kind == "look" else _cut(task)
+    except Unavailable:
+        raise
     except Refusal as refusal:
-        return {"reason": reason(str(refusal)), "why": str(refusal)}
+        why = str(refusal)
+        told = why.replace(str(Path(task.root) / task.span.file), "").replace(task.span.file, "")
+        return {"reason": reason(told), "why": why}
     except MemoryError:
         return {"reason": "over_limits", "why": f"{task.span.file}: takes too much memory"}
 
 
 def reason(why: str) -> str:
-    """The code of what is wrong with a file."""
+    """The code of what is wrong with a file; why: without its name, which may say anything."""
     return next((code for code, words in REASONS.items() if re.search(words, why)), DAMAGED)
 
 
@@ -114,7 +118,8 @@ def _cut(task: Task) -> Row:
     that each step took."""
     target = Path(task.folder) / name(task.span)
     part = target.with_suffix(f".{os.getpid()}.part")
-    writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
+    with storing(part):
+        writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
     rows, records, clock = [], 0, Clock()
     try:
         for clip in _clips(task, clock):
@@ -123,14 +128,17 @@ def _cut(task: Task) -> Row:
                 row["record"] = records
                 for start in range(0, len(clip.frames), RECORD_FRAMES):
                     block = clip.frames[start : start + RECORD_FRAMES]
-                    writer.write(pack(clip.key, start, block))
+                    with storing(part):
+                        writer.write(pack(clip.key, start, block))
                     records += 1
             rows.append(row)
-        writer.close()
+        with storing(part):
+            writer.close()
         os.replace(part, target)
     finally:
         if writer.is_open():
-            writer.close()
+            with suppress(RuntimeError):
+                writer.close()
         part.unlink(missing_ok=True)
     return {"clips": rows, "seconds": clock.rest("writing")}
 

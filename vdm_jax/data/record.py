@@ -17,14 +17,19 @@ one core at 40.8-42.9 dB and 12 kB a frame. H.264 4:2:0 is 4 to 8 times smaller 
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+
+from vdm_jax.core.refusal import Unavailable
+from vdm_jax.core.sniff import reason
 
 FORMAT_VERSION = 1
 MAGIC = b"VDMC"
@@ -49,6 +54,15 @@ def sealed(header: Mapping[str, Any], parts: Sequence[bytes]) -> bytes:
     told = json.dumps({**header, "sizes": [len(part) for part in parts]}).encode()
     body = _LENGTH.pack(len(told)) + told + b"".join(parts)
     return _PREFIX.pack(MAGIC, FORMAT_VERSION, zlib.crc32(body)) + body
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Around what an ArrayRecord writer does: it says by RuntimeError that a disk takes no more."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Unavailable(f"{path}: cannot be written: {reason(error)}") from error
 
 
 def unpack(

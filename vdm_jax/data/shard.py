@@ -29,7 +29,7 @@ from vdm_jax.data import captions as choice
 from vdm_jax.data.captions import Captioned, Share
 from vdm_jax.data.clips import Windowed, digest
 from vdm_jax.data.entries import ClipEntry, ShardEntry, shard_entry
-from vdm_jax.data.record import FORMAT_VERSION, RECORD_FRAMES, apart, pack, pictures
+from vdm_jax.data.record import FORMAT_VERSION, RECORD_FRAMES, apart, pack, pictures, storing
 from vdm_jax.data.transform import Windows
 
 Unpacked = TypeVar("Unpacked")
@@ -142,7 +142,8 @@ class Writer:
         """Append one clip of (frames, height, width, colours) that is packed already."""
         if self._file is None:
             self._part.parent.mkdir(parents=True, exist_ok=True)
-            self._file = ArrayRecordWriter(str(self._part), "group_size:1,uncompressed")
+            with storing(self._part):
+                self._file = ArrayRecordWriter(str(self._part), "group_size:1,uncompressed")
         count, height, width, _ = sizes
         entry = ClipEntry(
             key=key,
@@ -157,7 +158,8 @@ class Writer:
         )
         self._clips.append(entry)
         for record in records:
-            self._file.write(record)
+            with storing(self._part):
+                self._file.write(record)
             self._written += len(record)
             self._records += 1
         if self._written >= self._shard_bytes:
@@ -178,7 +180,8 @@ class Writer:
         return self._root / f"{self._name}.part"
 
     def _finish(self) -> None:
-        self._file.close()
+        with storing(self._part):
+            self._file.close()
         path = self._root / self._name
         digest = _sha256(self._part)
         os.replace(self._part, path)
