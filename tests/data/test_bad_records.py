@@ -159,3 +159,27 @@ def test_a_late_batch_is_spoken_of_by_what_it_waits_for(caplog):
     caplog.clear()
     next(loader)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("groups", [None, [13, 3]])
+def test_a_source_or_bucket_that_is_all_bad_ends_the_stream(groups: list[int] | None):
+    """Though fewer records are bad than may be."""
+    bad = range(16) if groups is None else range(13, 16)
+    source = Moody({n: [Refusal(f"number {n} is bad") for _ in range(99)] for n in bad})
+    if groups is not None:
+        source.groups = groups
+    loader = Loader(source, batch_size=3, seed=0, max_bad=50)
+    with pytest.raises(Refusal, match=f"all {len(bad)} samples that may stand here are bad: numb"):
+        keys(loader, 6)
+
+
+def test_peers_are_tried_in_the_order_they_are_drawn():
+    source = Moody({n: [Refusal("bad") for _ in range(99)] for n in range(12)})
+    loader = Loader(source, batch_size=1, seed=3, max_bad=50)
+    expected = []
+    for g in range(16):
+        rng, record = np.random.default_rng((3, g, 1)), loader._order[g]
+        while record < 12:
+            record = int(rng.integers(16))
+        expected.append(str(record))
+    assert keys(loader, 16) == expected

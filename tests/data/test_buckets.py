@@ -11,7 +11,7 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.buckets import Bucket, Buckets, best
 from vdm_jax.data.clips import ClipInfo
 from vdm_jax.data.loader import Loader
-from vdm_jax.data.shard import ShardFolder
+from vdm_jax.data.shard import ShardedClips, ShardFolder
 from vdm_jax.data.source import InGroups, Source
 from vdm_jax.data.transform import Windows
 from vdm_jax.train.loop import open_sources
@@ -108,3 +108,26 @@ def test_a_run_takes_no_buckets_as_yet(mixed):
     config = replace(configs.load("configs/quickstart.py:smoke"), data=part, judge=None)
     with pytest.raises(Refusal, match="in buckets of 2 shapes"):
         open_sources(config, config.mesh.build())
+
+
+def test_a_bucket_below_a_batch_is_named_once(mixed, caplog):
+    source = part_of(mixed, Bucket(2, 8, 16), Bucket(2, 8, 8), Bucket(1, 16, 8)).build()
+    Loader(source, batch_size=4, seed=0)  # remainders take turns
+    assert not caplog.records
+    loader = Loader(source, batch_size=13, seed=0)
+    for _ in range(3):
+        next(loader)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == (
+        "16 of 30 samples are never trained on: buckets that hold 12, 4 fill no batch of 13"
+    )
+
+
+def test_parts_that_open_samples_are_refused(mixed):
+    shards = ShardedClips(
+        directory=str(mixed), split="train", windows=Windows(num_frames=1), height=8, width=8
+    )
+    with pytest.raises(Refusal, match=r"ShardedClips opens samples; .* such as ShardFolder"):
+        Buckets(clips=shards, buckets=(STILL,)).build()
+    with pytest.raises(Refusal, match=r"fps must be above 0, got -1\.0"):
+        part_of(mixed, STILL, fps=-1.0)

@@ -15,7 +15,7 @@ from vdm_jax.data.files import Listed, Videos
 from vdm_jax.data.folder import Folder
 from vdm_jax.data.joint import Joint
 from vdm_jax.data.loader import Loader
-from vdm_jax.data.shard import ShardFolder, Shards
+from vdm_jax.data.shard import ShardedClips, ShardFolder, Shards
 from vdm_jax.data.source import Draws, Keyed, Source
 from vdm_jax.data.transform import RandomCrop, Windows, cover, framing
 
@@ -166,3 +166,28 @@ def test_a_file_that_became_shorter_is_refused_by_name(tmp_path: Path):
     video.write(tmp_path / "a.mp4", numbered(6, 16, 16), 8)
     with pytest.raises(Refusal, match=r"a\.mp4: ends before frame 7"):
         source[1]
+
+
+def test_parts_that_open_samples_are_refused(dataset):
+    samples = ShardedClips(
+        directory=str(dataset), split="train", windows=Windows(num_frames=4), height=8, width=8
+    )
+    with pytest.raises(Refusal, match=r"ShardedClips opens samples; .* such as ShardFolder"):
+        part_of(dataset, clips=samples).build()
+
+
+def test_what_is_no_rate_or_size_is_refused(dataset):
+    for fps in (0.0, -5.0, float("inf")):
+        with pytest.raises(Refusal, match=f"^fps must be above 0, got {fps}$"):
+            part_of(dataset, fps=fps)
+    for size in ({"height": 0}, {"width": -8}):
+        ((name, value),) = size.items()
+        said = f"^{name} must be at least 1, got {value}$"
+        with pytest.raises(Refusal, match=said):
+            part_of(dataset, **size)
+        with pytest.raises(Refusal, match=said):
+            ShardedClips(
+                **{"directory": "d", "split": "train", "windows": Windows(num_frames=4)}
+                | {"height": 8, "width": 8}
+                | size
+            )

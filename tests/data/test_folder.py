@@ -1,12 +1,15 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 
 from vdm_jax.core import video
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.clips import Samples, Windowed
+from vdm_jax.data.files import Listed, Videos
 from vdm_jax.data.folder import Folder, VideoFolder
 from vdm_jax.data.loader import Loader
 from vdm_jax.data.source import Source
@@ -96,3 +99,27 @@ def test_nothing_to_read_is_refused(tmp_path: Path, videos: Path):
         opened(tmp_path / "empty", windows, (16, 16))
     with pytest.raises(Refusal, match="no clip has 40 frames"):
         opened(videos, Windows(num_frames=40), (16, 16))
+
+
+def test_a_split_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch):
+    """Outside tests nothing else checks it."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    for part in (Folder, partial(VideoFolder, windows=Windows(num_frames=4), height=8, width=8)):
+        with pytest.raises(Refusal, match="must be one of all, train, test, got 'training'"):
+            part(directory="d", split="training")
+
+
+@pytest.mark.parametrize("fps", [0.0, -5.0, float("inf"), float("nan")])
+def test_what_is_no_rate_is_refused(videos: Path, fps: float):
+    said = f"^fps must be above 0, got {fps}$"
+    with pytest.raises(Refusal, match=said):
+        Folder(directory="d", fps=fps)
+    with pytest.raises(Refusal, match=said):
+        opened(videos, Windows(num_frames=4), (8, 8), fps=fps)
+    with pytest.raises(Refusal, match=said):
+        Videos(videos, [Listed(name="b.mp4")], fps=fps)
+
+
+def test_a_caption_begins_behind_its_byte_order_mark(videos: Path):
+    (videos / "b.txt").write_text("waves", encoding="utf-8-sig")
+    assert Folder(directory=str(videos)).build().infos[0].caption == "waves"

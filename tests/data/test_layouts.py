@@ -13,6 +13,7 @@ from vdm_jax.core import config as configs
 from vdm_jax.core import video
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.clips import Clips, OpensClips, Samples
+from vdm_jax.data.files import Pictures
 from vdm_jax.data.layouts import (
     UCF101,
     CaptionTable,
@@ -226,3 +227,34 @@ def test_parts_go_through_a_stored_config():
     for part, said in ((parts[0], "no such folder"), (parts[1], "no such folder")):
         with pytest.raises(Refusal, match=said):
             part.build()
+
+
+def test_tables_that_would_lose_captions_are_refused(tmp_path: Path):
+    for name in ("1.mp4", "2.mp4"):
+        clip(tmp_path / name)
+    table = tmp_path / "t.csv"
+    part = CaptionTable(table=str(table))
+    table.write_text("file,caption\n1.mp4,a dog\n2.mp4,a dog, barking\n")
+    with pytest.raises(Refusal, match=r"t\.csv: line 3 has more fields .*needs quotes"):
+        part.build()
+    table.write_text('file,caption\n1.mp4,a dog\n2.mp4,"a dog, barking"\n')
+    assert told(part.build())[1] == ("2.mp4", "a dog, barking")
+    with pytest.raises(Refusal, match="no column 'captoin', only file, caption"):
+        replace(part, caption="captoin").build()
+    table.write_text("file,caption\n1.mp4,a dog\n1.mp4,a cat\n")
+    assert told(part.build()) == [("1.mp4", "a dog"), ("1.mp4", "a cat")]
+    table.write_text("file\n1.mp4\n2.mp4\n")
+    assert told(part.build()) == [("1.mp4", ""), ("2.mp4", "")]
+
+
+@pytest.mark.parametrize("fps", [0.0, -5.0, float("inf")])
+def test_what_is_no_rate_is_refused(tmp_path: Path, fps: float):
+    said = f"^fps must be above 0, got {fps}$"
+    for part in (FrameFolders, PictureFolder, SkyTimelapse, UCF101):
+        with pytest.raises(Refusal, match=said):
+            part(directory="d", fps=fps)
+    for part in (WebVid, ChronoMagic, CaptionTable):
+        with pytest.raises(Refusal, match=said):
+            part(table="t.csv", directory="d", fps=fps)
+    with pytest.raises(Refusal, match=said):
+        Pictures(tmp_path, [], fps=fps)

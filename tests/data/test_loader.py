@@ -223,3 +223,9 @@ def test_stack_names_what_does_not_fit():
         stack([{"fps": 1.0}, {"fps": 1.0, "mask": 2}])
     nested = stack([{"truth": {"flow": np.ones(2)}}, {"truth": {"flow": np.zeros(2)}}])
     assert nested["truth"]["flow"].shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["threads", "batches_ahead", "workers"])
+def test_reading_below_nothing_is_refused(name: str):
+    with pytest.raises(Refusal, match=f"{name} must be at least 0, got -1"):
+        Reading(**{name: -1})

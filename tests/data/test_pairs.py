@@ -1,6 +1,7 @@
 """Pick-a-Pic in miniature: the chosen picture, the other one, and no ties."""
 
 import pickle
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -105,3 +106,11 @@ def test_a_damaged_picture_is_refused_by_its_place(folder: Path):
     path.write_bytes(broken)
     with pytest.raises(Refusal, match=r"train-0\.parquet: row 0 of group 1: cannot identify"):
         source[2]
+
+
+def test_patterns_and_sizes_that_are_none_are_refused(folder: Path):
+    for files in ("", str(folder / "*.parquet")):
+        with pytest.raises(Refusal, match="files must be a pattern such as 'train-"):
+            replace(part_of(folder), files=files).build()
+    with pytest.raises(Refusal, match=r"^width must be at least 1, got 0$"):
+        replace(part_of(folder), width=0)

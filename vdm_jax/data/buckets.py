@@ -11,9 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.data.clips import Chosen, ClipInfo, Clips, OpensClips, Windowed, digest, length
+from vdm_jax.data.clips import (
+    Chosen,
+    ClipInfo,
+    Clips,
+    OpensClips,
+    Windowed,
+    digest,
+    length,
+    opened,
+)
 from vdm_jax.data.source import Sample
-from vdm_jax.data.transform import CentreCrop, Crop, Windows
+from vdm_jax.data.transform import CentreCrop, Crop, Windows, check_fps
 
 AS_GOOD = 0.02  # part of a picture; shapes that crop less than this more than the best are as good
 
@@ -48,8 +57,11 @@ class Buckets:
     rates: tuple[int, ...] = ()
     crop: Crop = CentreCrop()
 
+    def __post_init__(self) -> None:
+        check_fps(self.fps)
+
     def build(self) -> "Bucketed":
-        return Bucketed(self.clips.build(), self)
+        return Bucketed(opened(self.clips), self)
 
 
 class Bucketed:

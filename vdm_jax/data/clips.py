@@ -22,6 +22,8 @@ from vdm_jax.data.transform import (
     Crop,
     Place,
     Windows,
+    check_fps,
+    check_size,
     cover,
     framing,
     resampled,
@@ -87,6 +89,17 @@ def digest(identity: Any) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
+def opened(part: OpensClips) -> Clips:
+    """The storage of a config part. Raises Refusal for a part that opens samples."""
+    clips = part.build()
+    if not isinstance(clips, Clips):
+        raise Refusal(
+            f"clips: {type(part).__name__} opens samples; give what opens clips, such as "
+            "ShardFolder or Folder"
+        )
+    return clips
+
+
 class Chosen:
     """Some clips of a storage, in the order given."""
 
@@ -120,10 +133,14 @@ class Samples:
     rates: tuple[int, ...] = ()
     crop: Crop = CentreCrop()
 
+    def __post_init__(self) -> None:
+        check_fps(self.fps)
+        check_size(self.height, self.width)
+
     def build(self) -> "Windowed":
         size = self.height, self.width
         return Windowed(
-            self.clips.build(), self.windows, size, fps=self.fps, rates=self.rates, crop=self.crop
+            opened(self.clips), self.windows, size, fps=self.fps, rates=self.rates, crop=self.crop
         )
 
 
@@ -152,8 +169,8 @@ class Windowed:
         """Raises Refusal if no clip is long enough, or for a rate above windows.every."""
         if wrong := [rate for rate in rates if not 1 <= rate <= windows.every]:
             raise Refusal(f"rates must lie in 1 … windows.every = {windows.every}, got {wrong[0]}")
-        if fps is not None and not fps > 0:
-            raise Refusal(f"fps must be above 0, got {fps}")
+        check_fps(fps)
+        check_size(*size)
         self._clips, self._windows, self._size = clips, windows, size
         self._fps, self._rates, self._crop = fps, rates, crop or CentreCrop()
         # windows of clips 0 … i together, so that a sample's clip is found by bisection

@@ -22,6 +22,7 @@ from vdm_jax.core import video
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.still import STILL_FORMATS
 from vdm_jax.data.clips import ClipInfo, digest
+from vdm_jax.data.transform import check_fps
 
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".gif", ".webp")
@@ -91,6 +92,7 @@ class Videos:
     ):
         """fps: the rate that files are resampled to by the times of their frames; None keeps each
         one's own. Raises Refusal as `bad_files` does."""
+        check_fps(fps)
         self._root, self._fps, self._limits = root, fps, limits or video.Limits()
         with ThreadPoolExecutor() as pool:
             found = list(pool.map(self._described, listed))
@@ -149,6 +151,7 @@ class Pictures:
         bad_files: BadFiles = refuse_bad,
     ):
         """fps: the rate of all sequences. Raises Refusal as `bad_files` does."""
+        check_fps(fps)
         self._root, self._fps = root, float(fps)
         with ThreadPoolExecutor() as pool:
             found = list(pool.map(self._described, listed))
@@ -226,7 +229,7 @@ def walked(root: Path, suffixes: frozenset[str]) -> list[str]:
 def caption_in(path: Path) -> str:
     """What a text file says; "" where there is none. Raises Refusal."""
     try:
-        return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+        return path.read_text(encoding="utf-8-sig").strip() if path.is_file() else ""
     except UnicodeDecodeError as error:
         raise Refusal(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
 

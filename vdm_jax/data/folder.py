@@ -7,7 +7,7 @@ caption in `a/b.txt`, if there is one.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.clips import Windowed
@@ -21,7 +21,7 @@ from vdm_jax.data.files import (
     refuse_bad,
     walked,
 )
-from vdm_jax.data.transform import Windows
+from vdm_jax.data.transform import Windows, check_fps, check_size
 
 Split = Literal["all", "train", "test"]
 
@@ -40,6 +40,11 @@ class VideoFolder:
     split: Split = "all"
     """Of the files in order of their names test is the last tenth, at least one; train the rest."""
 
+    def __post_init__(self) -> None:
+        check_fps(self.fps)
+        check_size(self.height, self.width)
+        _check_split(self.split)
+
     def build(self) -> Windowed:
         clips = Folder(directory=self.directory, fps=self.fps, split=self.split).build()
         return Windowed(clips, self.windows, (self.height, self.width))
@@ -56,6 +61,10 @@ class Folder:
     fps: float | None = None
     split: Split = "all"
     bad_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fps(self.fps)
+        _check_split(self.split)
 
     def build(self) -> Videos:
         """Raises Refusal if there are no videos, or more damaged ones than may be."""
@@ -75,6 +84,11 @@ def tolerating(share: float) -> BadFiles:
 def captioned(path: Path) -> str:
     """The caption of `a/b.mp4`, in `a/b.txt`."""
     return caption_in(path.with_suffix(".txt"))
+
+
+def _check_split(split: str) -> None:
+    if split not in get_args(Split):
+        raise Refusal(f"split must be one of {', '.join(get_args(Split))}, got {split!r}")
 
 
 def _of_split(root: Path, names: Sequence[str], split: Split) -> Sequence[str]:

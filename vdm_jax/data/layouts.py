@@ -13,7 +13,7 @@ file's own.
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,16 +29,18 @@ from vdm_jax.data.files import (
     walked,
 )
 from vdm_jax.data.folder import captioned, tolerating
+from vdm_jax.data.transform import check_fps
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionTable:
-    """Videos that a table lists with their captions.
+    """Videos that a table lists with their captions, a video as often as it is listed.
 
     table: CSV or JSONL with the columns `file` and `caption` name, or text with a name a line and
-    its caption behind a tab. directory: what names are relative to; None: the table's folder.
+    its caption behind a tab; without a column `caption` there are no captions, but one of another
+    name must be there. directory: what names are relative to; None: the table's folder.
     """
 
     table: str
@@ -48,11 +50,16 @@ class CaptionTable:
     fps: float | None = None
     bad_share: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_fps(self.fps)
+
     def build(self) -> Videos:
         path = Path(self.table)
         root = path.parent if self.directory is None else Path(self.directory)
         given = ({self.file: name, self.caption: caption} for name, caption in _lines(path))
-        rows = given if path.suffix == ".txt" else read_table(path)
+        rows = list(given) if path.suffix == ".txt" else read_table(path)
+        if self.caption != CaptionTable.caption:
+            _check_column(path, rows, self.caption)
         listed = [
             Listed(name=_cell(path, row, self.file), caption=str(row.get(self.caption) or ""))
             for row in rows
@@ -72,6 +79,9 @@ class WebVid:
     directory: str
     fps: float | None = None
     bad_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_fps(self.fps)
 
     def build(self) -> Videos:
         path = Path(self.table)
@@ -97,6 +107,9 @@ class ChronoMagic:
     fps: float | None = None
     bad_share: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_fps(self.fps)
+
     def build(self) -> Videos:
         path = Path(self.table)
         listed = [
@@ -120,6 +133,9 @@ class UCF101:
     lists: Literal[1, 2, 3] = 1
     fps: float | None = None
     bad_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fps(self.fps)
 
     def build(self) -> Videos:
         given = Path(self.directory)
@@ -158,6 +174,9 @@ class FrameFolders:
     fps: float
     bad_share: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_fps(self.fps)
+
     def build(self) -> Pictures:
         root = Path(self.directory)
         folders = sorted({_folder(name) for name in walked(root, PICTURE_SUFFIXES)})
@@ -178,6 +197,9 @@ class SkyTimelapse:
     fps: float = 30.0
     bad_share: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_fps(self.fps)
+
     def build(self) -> Pictures:
         folder = str(Path(self.directory) / f"sky_{self.split}")
         return FrameFolders(directory=folder, fps=self.fps, bad_share=self.bad_share).build()
@@ -194,6 +216,9 @@ class PictureFolder:
     fps: float = 1.0
     bad_share: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_fps(self.fps)
+
     def build(self) -> Pictures:
         root = Path(self.directory)
         names = walked(root, PICTURE_SUFFIXES)
@@ -206,7 +231,7 @@ def read_table(path: Path) -> list[Row]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
-                return list(csv.DictReader(file))
+                return list(_whole(path, csv.DictReader(file)))
             if path.suffix == ".jsonl":
                 return [dict(json.loads(line)) for line in file if line.strip()]
     except OSError as error:
@@ -214,6 +239,16 @@ def read_table(path: Path) -> list[Row]:
     except (ValueError, TypeError, csv.Error) as error:
         raise Refusal(f"{path}: is no {path.suffix[1:]} table: {error}") from error
     raise Refusal(f"{path}: is no .csv, .jsonl or .txt")
+
+
+def _whole(path: Path, table: "csv.DictReader[str]") -> Iterator[Row]:
+    for row in table:
+        if None in row:
+            raise Refusal(
+                f"{path}: line {table.line_num} has more fields than there are columns; a caption "
+                "with commas needs quotes around it"
+            )
+        yield row
 
 
 def words(name: str) -> str:
@@ -239,6 +274,12 @@ def _cell(path: Path, row: Row, column: str) -> str:
         have = ", ".join(str(name) for name in row)
         raise Refusal(f"{path}: a row has no column {column!r}, only {have}")
     return str(value).strip()
+
+
+def _check_column(path: Path, rows: Sequence[Row], column: str) -> None:
+    have = dict.fromkeys(str(name) for row in rows for name in row)
+    if rows and column not in have:
+        raise Refusal(f"{path}: has no column {column!r}, only {', '.join(have)}")
 
 
 def _videos(

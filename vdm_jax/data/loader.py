@@ -63,6 +63,11 @@ class Reading:
     workers: int = 0
     patience: float = 10.0
 
+    def __post_init__(self) -> None:
+        for name in ("threads", "batches_ahead", "workers"):
+            if getattr(self, name) < 0:
+                raise Refusal(f"{name} must be at least 0, got {getattr(self, name)}")
+
     def iterate(self, rows: "_Rows", local_batch_size: int) -> Iterator[tuple[Batch, list[Bad]]]:
         ahead = max(self.batches_ahead * local_batch_size, self.threads)
         options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=ahead)
@@ -88,7 +93,8 @@ class Loader:
     A record that is refused twice is bad. In its place stands another of its group, drawn from
     (seed, g) too: so the stream depends on which records are bad, but not on when or by whom that
     is found, as long as every process sees the same disk. Each process ends the stream, by the
-    Refusal, where it has met more than `max_bad` bad records since it was opened.
+    Refusal, where it has met more than `max_bad` bad records since it was opened, or where a whole
+    group is bad.
     """
 
     def __init__(
@@ -281,14 +287,19 @@ class _Rows:
                 bad[record] = str(refusal)
                 if len(bad) > self._max_bad:
                     raise
-        raise AssertionError("candidates have no end")
+        raise Refusal(f"all {len(bad)} samples that may stand here are bad: {[*bad.values()][-1]}")
 
     def _candidates(self, position: int) -> Iterator[int]:
-        yield self._order[position]
-        peers = self._order.peers(position)
+        """The record of a position, then its peers as they are drawn, each once."""
+        first, peers = self._order[position], self._order.peers(position)
+        yield first
+        tried = {first}
         rng = np.random.default_rng((self._seed, position, 1))
-        while True:
-            yield peers[int(rng.integers(len(peers)))]
+        while len(tried) < len(peers):
+            record = peers[int(rng.integers(len(peers)))]
+            if record not in tried:
+                tried.add(record)
+                yield record
 
     def _read(self, record: int, position: int) -> Sample:
         try:
@@ -305,9 +316,18 @@ class _Rows:
 
 
 def _order(source: Source, batch_size: int, seed: int) -> Order:
-    if isinstance(source, InGroups):
-        return Grouped(source.groups, batch_size, seed)
-    return Shuffled(len(source), seed)
+    if not isinstance(source, InGroups):
+        return Shuffled(len(source), seed)
+    order = Grouped(source.groups, batch_size, seed)
+    if small := [size for size in source.groups if 0 < size < batch_size]:
+        LOG.warning(
+            "%d of %d samples are never trained on: buckets that hold %s fill no batch of %d",
+            sum(small),
+            len(source),
+            ", ".join(map(str, small)),
+            batch_size,
+        )
+    return order
 
 
 @contextmanager

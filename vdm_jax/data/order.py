@@ -38,7 +38,7 @@ class Grouped:
 
     sizes: how many samples each group has; they follow each other in the source. In an epoch every
     sample appears once, but for the remainder of each group that fills no batch: other samples are
-    left out in every epoch.
+    left out in every epoch. A group that is smaller than a batch never appears.
     """
 
     def __init__(self, sizes: Sequence[int], batch_size: int, seed: int):

@@ -28,7 +28,7 @@ from vdm_jax.core.sniff import reason
 from vdm_jax.core.still import STILL_FORMATS
 from vdm_jax.data.clips import digest
 from vdm_jax.data.source import Sample
-from vdm_jax.data.transform import TRANSFORM_VERSION, cover
+from vdm_jax.data.transform import TRANSFORM_VERSION, check_size, cover
 
 INSTALL = "pip install 'vdm-jax[curate]'"
 TOLD = ("caption", "label_0", "label_1")
@@ -48,9 +48,19 @@ class PickAPic:
     width: int
     files: str = "*.parquet"
 
+    def __post_init__(self) -> None:
+        check_size(self.height, self.width)
+
     def build(self) -> "Pairs":
+        """Raises Refusal if there are no such files, and as `Pairs` does."""
         root = Path(self.directory)
-        paths = sorted(root.glob(self.files))
+        try:
+            paths = sorted(root.glob(self.files))
+        except (ValueError, NotImplementedError) as error:
+            raise Refusal(
+                f"files must be a pattern such as 'train-*.parquet', relative to {root}; "
+                f"got {self.files!r}"
+            ) from error
         if not paths:
             raise Refusal(f"{root}: holds no {self.files}")
         return Pairs(paths, (self.height, self.width))

@@ -30,7 +30,7 @@ from vdm_jax.data.captions import Captioned, Share
 from vdm_jax.data.clips import Windowed, digest
 from vdm_jax.data.entries import ClipEntry, ShardEntry, shard_entry
 from vdm_jax.data.record import FORMAT_VERSION, RECORD_FRAMES, apart, pack, pictures, storing
-from vdm_jax.data.transform import Windows
+from vdm_jax.data.transform import Windows, check_size
 
 Unpacked = TypeVar("Unpacked")
 
@@ -206,6 +206,9 @@ class ShardedClips:
     height: int
     width: int
     captions: tuple[Share, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_size(self.height, self.width)
 
     def build(self) -> Windowed:
         clips = Shards(self.directory, self.split, self.captions)

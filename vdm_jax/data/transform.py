@@ -74,6 +74,19 @@ class Windows:
         return range(start, start + self.span, self.every)
 
 
+def check_fps(fps: float | int | None) -> None:
+    """Refuse what is no rate; None is a clip's own."""
+    if fps is not None and not 0 < fps < math.inf:
+        raise Refusal(f"fps must be above 0, got {fps}")
+
+
+def check_size(height: int, width: int) -> None:
+    """Refuse a picture without pixels."""
+    for name, value in (("height", height), ("width", width)):
+        if value < 1:
+            raise Refusal(f"{name} must be at least 1, got {value}")
+
+
 def resampled(frames: int, own: float, fps: float) -> int:
     """How long a clip of `frames` at its `own` rate is at another, as `core.video` counts."""
     return round((frames - 1) * fps / own) + 1
