@@ -11,7 +11,6 @@ time has come. Rotation and mirroring by metadata are applied; stored pixels are
 
 import math
 import os
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,26 +18,23 @@ from heapq import heappop, heappush
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import Type
 from av.stream import Disposition
-from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.sniff import AVI, GIF, MATROSKA, MOV, WEBP, reason, sniff_file, sniff_open
+from vdm_jax.core.upright import Upright
 
 Frame = UInt8[np.ndarray, "h w 3"]
 
 _INDEXED = (MOV, MATROSKA, AVI)  # the others are sought in by reading from the start
 _PASSED = 10_000  # packets of a group of pictures that an edit begins in
-_EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-_BICUBIC, _AREA = Interpolation.BICUBIC | _EXACT, Interpolation.AREA | _EXACT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,8 +183,7 @@ def _decoded(
     alive: Alive = lambda: None,
 ) -> Iterator[Frame]:
     shown, shape = -1, None
-    ways: dict[int, _Way] = {}  # of pictures by the rotation that they tell: a file has one or two
-    scaler = VideoReformatter()  # of all: its tables cost as much as a picture
+    upright = Upright(size)
     for number, picture in _timeline(opened, rate, start, alive):
         if stop is not None and number >= stop:
             return
@@ -199,9 +194,7 @@ def _decoded(
             raise Refusal(f"{opened.name}: a picture of {told} is over the limit")
         shown = number
         if number >= start:
-            if picture.rotation not in ways:
-                ways[picture.rotation] = _way(picture)
-            frame = _to_rgb(picture, size, ways[picture.rotation], scaler)
+            frame = upright(picture)
             if shape not in (None, frame.shape):
                 raise Refusal(f"{opened.name}: changes its size at frame {number}")
             shape = frame.shape
@@ -375,43 +368,3 @@ def _filled(
     while held is not None and due <= number:
         yield due, held
         due += 1
-
-
-def _to_rgb(
-    picture: av.VideoFrame, size: tuple[int, int] | None, way: "_Way", scaler: VideoReformatter
-) -> Frame:
-    height, width = size or (picture.height, picture.width)
-    if size and way.turns % 2:
-        height, width = width, height
-    halved = 2 * height <= picture.height and 2 * width <= picture.width
-    rgb = scaler.reformat(
-        picture,
-        width=width,
-        height=height,
-        format="gbrp",  # in planes: the same values as rgb24, in half the time
-        interpolation=_AREA if halved else _BICUBIC,
-    )
-    upright = np.rot90(rgb.to_ndarray(), way.turns)
-    return np.ascontiguousarray(upright[:, ::-1] if way.mirrored else upright)
-
-
-class _Way(NamedTuple):
-    """How to turn a picture upright: quarters counterclockwise, then left and right exchanged."""
-
-    turns: int
-    mirrored: bool
-
-
-def _way(picture: av.VideoFrame) -> _Way:
-    """Costly: a picture that was asked for its side data is only freed by the garbage collector."""
-    try:
-        told: Any = picture.side_data  # its types only know of motion vectors
-        matrix = told.get(Type.DISPLAYMATRIX)
-    except ValueError:  # some other data, of a kind that PyAV has no name for
-        return _Way(round(picture.rotation / 90) % 4, mirrored=False)
-    if matrix is None:
-        return _Way(0, mirrored=False)
-    a, b, _, c, d, *_ = struct.unpack("9i", bytes(matrix))  # x' = ax + cy, y' = bx + dy
-    mirrored = a * d < b * c
-    quarters = math.atan2(-b, -a if mirrored else a) / (math.pi / 2)
-    return _Way(round(quarters) % 4, mirrored)
