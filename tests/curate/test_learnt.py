@@ -15,16 +15,15 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from vdm_jax.convert import aesthetic as convert_aesthetic
 from vdm_jax.convert import whole_clip
-from vdm_jax.core import command
+from vdm_jax.core import command, weights
 from vdm_jax.core import config as configs
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.weights import Weights
 from vdm_jax.curate import __main__ as curate
-from vdm_jax.curate import weights
 from vdm_jax.curate.aesthetic import Aesthetic
 from vdm_jax.curate.config import CurateConfig, settings
 from vdm_jax.curate.similarity import Similarity
 from vdm_jax.curate.stage import SIDECAR, Clip, packed, unpacked
-from vdm_jax.curate.weights import Weights
 
 LETTERS = "!abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = [*LETTERS, *(c + "</w>" for c in LETTERS), "<|startoftext|>", "<|endoftext|>"]

@@ -132,3 +132,17 @@ def image_latents(
     """
     strength = noise_aug_strength.reshape(-1, 1, 1, 1)
     return vae.encode(pixels + strength * noise).mode()
+
+
+def square(picture: UInt8[np.ndarray, "h w 3"], size: int) -> Float[np.ndarray, "{size} {size} 3"]:
+    """The middle of a picture as CLIP was trained on it; float32.
+
+    The shorter side is scaled to `size` by Pillow's bicubic filter, the longer one cut, and what
+    remains normalised by CLIP's mean and deviation.
+    """
+    h, w, _ = picture.shape
+    height, width = (size, size * w // h) if h < w else (size * h // w, size)
+    small = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
+    top, left = (height - size) // 2, (width - size) // 2
+    middle = np.asarray(small)[top : top + size, left : left + size]
+    return ((middle / 255 - CLIP_MEAN) / CLIP_STD).astype(np.float32)

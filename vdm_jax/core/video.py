@@ -29,9 +29,11 @@ from vdm_jax.core.still import read_image
 __all__ = [
     "H264",
     "Clip",
+    "Codec",
     "Extent",
     "Info",
     "Limits",
+    "Lossless",
     "decode",
     "encode",
     "frames",
@@ -78,6 +80,16 @@ class H264:
     keyframe_interval: int = 48
     preset: str = "medium"
     threads: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lossless:
+    """MP4 that comes back to the bit: x264 on RGB. For programs; browsers do not show it."""
+
+    preset: str = "veryfast"
+
+
+Codec = H264 | Lossless
 
 
 def read(
@@ -133,7 +145,7 @@ def decode(data: bytes, *, start: int = 0, stop: int | None = None) -> Clip:
 
 
 def write(
-    path: str | os.PathLike, frames: Video, fps: float | int, *, codec: H264 | None = None
+    path: str | os.PathLike, frames: Video, fps: float | int, *, codec: Codec | None = None
 ) -> None:
     """Write a video; the suffix picks .mp4 (H.264), .gif, .webp, or without one a PNG folder.
 
@@ -143,7 +155,7 @@ def write(
     """
     path = Path(path)
     writers: dict[str, Callable[[Path], None]] = {
-        ".mp4": lambda part: _write_h264(str(part), frames, fps, codec or H264()),
+        ".mp4": lambda part: _write_mp4(str(part), frames, fps, codec or H264()),
         ".gif": lambda part: still.write_animation(part, frames, fps, "GIF"),
         ".webp": lambda part: still.write_animation(part, frames, fps, "WEBP"),
         "": lambda part: still.write_folder(part, frames, fps),
@@ -172,33 +184,49 @@ def check_target(path: Path) -> None:
         raise Refusal(f"{path}: is a folder of other things; not replaced")
 
 
-def encode(frames: Video, fps: float | int, codec: H264) -> bytes:
+def encode(frames: Video, fps: float | int, codec: Codec) -> bytes:
     """The video as the bytes of an MP4 file."""
     buffer = BytesIO()
-    _write_h264(buffer, frames, fps, codec)
+    _write_mp4(buffer, frames, fps, codec)
     return buffer.getvalue()
 
 
-def _write_h264(target: str | BytesIO, frames: Video, fps: float | int, codec: H264) -> None:
+def _write_mp4(target: str | BytesIO, frames: Video, fps: float | int, codec: Codec) -> None:
+    # the index goes first, so that players start at once; a buffer cannot be reopened for that
+    flags = {"movflags": "+faststart"} if isinstance(target, str) else {}
+    rate = Fraction(fps).limit_denominator(1001)
+    with av.open(target, "w", format="mp4", options=flags) as file:
+        if isinstance(codec, Lossless):
+            stream, pictures = _lossless(file, frames, rate, codec)
+        else:
+            stream, pictures = _h264(file, frames, rate, codec)
+        for picture in pictures:
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode())
+
+
+def _lossless(file, frames: Video, rate: Fraction, codec: Lossless):
+    stream = file.add_stream("libx264rgb", rate=rate)
+    stream.height, stream.width = frames.shape[1:3]
+    stream.pix_fmt = "rgb24"
+    stream.options = {"qp": "0", "preset": codec.preset, **_REPEATABLE}
+    return stream, (av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in frames)
+
+
+def _h264(file, frames: Video, rate: Fraction, codec: H264):
     _, height, width, _ = frames.shape
     odd = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
     padded = np.pad(frames, odd, mode="edge")
-    # the index goes first, so that players start at once; a buffer cannot be reopened for that
-    flags = {"movflags": "+faststart"} if isinstance(target, str) else {}
-    with av.open(target, "w", format="mp4", options=flags) as file:
-        stream = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.height, stream.width = padded.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": str(codec.crf), "preset": codec.preset, **_REPEATABLE}
-        stream.gop_size = codec.keyframe_interval
-        encoder = stream.codec_context
-        encoder.thread_count = codec.threads
-        encoder.colorspace = encoder.color_primaries = encoder.color_trc = Colorspace.ITU709
-        encoder.color_range = ColorRange.MPEG
-        for picture in padded:
-            rgb = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            file.mux(stream.encode(_to_yuv(rgb)))
-        file.mux(stream.encode())
+    stream = file.add_stream("libx264", rate=rate)
+    stream.height, stream.width = padded.shape[1:3]
+    stream.pix_fmt = "yuv420p"
+    stream.options = {"crf": str(codec.crf), "preset": codec.preset, **_REPEATABLE}
+    stream.gop_size = codec.keyframe_interval
+    encoder = stream.codec_context
+    encoder.thread_count = codec.threads
+    encoder.colorspace = encoder.color_primaries = encoder.color_trc = Colorspace.ITU709
+    encoder.color_range = ColorRange.MPEG
+    return stream, (_to_yuv(av.VideoFrame.from_ndarray(p, format="rgb24")) for p in padded)
 
 
 def _to_yuv(rgb: av.VideoFrame) -> av.VideoFrame:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vdm_jax.core import command, options, page
+from vdm_jax.core import command, options, page, weights
 from vdm_jax.core import config as configs
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.curate import output, report, weights
+from vdm_jax.curate import output, report
 from vdm_jax.curate.config import CurateConfig
 from vdm_jax.curate.curation import WORK, Curation, Executor
 from vdm_jax.curate.stage import Row, needed

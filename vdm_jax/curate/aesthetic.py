@@ -11,10 +11,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.curate.embedding import described, embedder, filled, taken
+from vdm_jax.curate.embedding import embedder, taken
 from vdm_jax.curate.stage import Clip
 from vdm_jax.curate.weights import CLIP_WEIGHTS, Need
 from vdm_jax.models.aesthetic import AestheticConfig
+from vdm_jax.sample.network import described, filled
 
 WANTED = (
     "a model directory of an aesthetic head, which `python -m vdm_jax.convert.aesthetic --from "

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.weights import Weights
 from vdm_jax.curate.likeness import LIKENESS, Likeness
 from vdm_jax.curate.motion import Motion
 from vdm_jax.curate.quality import Quality
@@ -11,7 +12,7 @@ from vdm_jax.curate.shots import BLEND, SHORT, Shots
 from vdm_jax.curate.similarity import CLIP, Similarity
 from vdm_jax.curate.stage import Stage, StageConfig
 from vdm_jax.curate.text import Text
-from vdm_jax.curate.weights import WeightedConfig, Weights, found
+from vdm_jax.curate.weights import WeightedConfig, found
 from vdm_jax.data.shard import Provenance
 
 OWN = Provenance(

@@ -5,48 +5,23 @@ import weakref
 from collections.abc import Callable
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
-from PIL import Image
 
 from vdm_jax.conditioning import tokenizer
-from vdm_jax.conditioning.image import CLIP_MEAN, CLIP_STD
-from vdm_jax.core import checkpoint
-from vdm_jax.core import config as configs
-from vdm_jax.core.mesh import build_abstract
+from vdm_jax.conditioning.image import square
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.curate.stage import Clip, Resources
 from vdm_jax.curate.weights import CLIP_WEIGHTS
 from vdm_jax.metrics.clip import CLIPConfig
+from vdm_jax.sample.network import described, filled
 
 MOMENTS = 3
 """Frames of a clip: first, middle and last, as in Stable Video Diffusion's curation."""
-
-Part = TypeVar("Part")
-
-
-def described(directory: Path, wanted: type[Part], what: str) -> Part:
-    """The config of a model directory. Raises Refusal where it is of something else."""
-    if not directory.is_dir() or not (directory / checkpoint.CONFIG).is_file():
-        raise Refusal(f"{directory} is no model directory; wanted is {what}")
-    try:
-        config = configs.from_json(checkpoint.load_config(directory))
-    except Refusal as refusal:  # as in the folder that it is made of
-        raise Refusal(f"{directory}: {refusal}; wanted is {what}") from None
-    if not isinstance(config, wanted):
-        raise Refusal(f"{directory} holds a {type(config).__name__}; wanted is {what}")
-    checkpoint.check_weights(directory)
-    return config
-
-
-def filled(directory: Path, config: Any) -> tuple[Any, nnx.State]:
-    """The module of a model directory, as `nnx.split` has it, on the first device."""
-    graphdef, shapes = nnx.split(build_abstract(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param)
-    return graphdef, checkpoint.load_weights(directory, shapes)
 
 
 def taken(directory: Path, gpus: float) -> Resources:
@@ -130,17 +105,3 @@ def computing_on(gpus: float) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     else:
         jax.config.update("jax_platforms", "cpu")
-
-
-def square(picture: UInt8[np.ndarray, "h w 3"], size: int) -> Float[np.ndarray, "{size} {size} 3"]:
-    """The middle of a picture as CLIP was trained on it; float32.
-
-    The shorter side is scaled to `size` by Pillow's bicubic filter, the longer one cut, and what
-    remains normalised by CLIP's mean and deviation.
-    """
-    h, w, _ = picture.shape
-    height, width = (size, size * w // h) if h < w else (size * h // w, size)
-    small = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
-    top, left = (height - size) // 2, (width - size) // 2
-    middle = np.asarray(small)[top : top + size, left : left + size]
-    return ((middle / 255 - CLIP_MEAN) / CLIP_STD).astype(np.float32)

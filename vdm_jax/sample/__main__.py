@@ -3,9 +3,9 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,38 +19,13 @@ from vdm_jax.data.transform import centre_crop
 from vdm_jax.nn.pieces import Chunked
 from vdm_jax.sample import load, room
 from vdm_jax.sample.pipeline import Dtype, Pipeline, default_dtype
+from vdm_jax.sample.settings import Settings
 from vdm_jax.tasks.stable_video import StableVideo
 from vdm_jax.tasks.task import Task, tuned
 
 PROG = "python -m vdm_jax.sample"
 DRAW_BATCH = 16  # videos drawn at once
 SUFFIXES = (".mp4", ".gif", ".webp", "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What may be changed of how a model draws; None takes the model's own."""
-
-    num_frames: int | None = None
-    """Frames of the video."""
-    height: int | None = None
-    """Height of the video in pixels."""
-    width: int | None = None
-    """Width of the video in pixels."""
-    fps: float | None = None
-    """Frames a second, of the file and as the model is told."""
-    num_steps: int | None = None
-    """Denoising steps."""
-    guidance_scale: float | None = None
-    """How hard the prompt is followed."""
-    min_guidance_scale: float | None = None
-    """How hard the picture is followed in the first frame (Stable Video Diffusion)."""
-    max_guidance_scale: float | None = None
-    """How hard the picture is followed in the last frame (Stable Video Diffusion)."""
-    motion_bucket_id: float | None = None
-    """How much moves, 0 to 255; 127 is the usual (Stable Video Diffusion)."""
-    noise_aug_strength: float | None = None
-    """Noise on the picture: more keeps less of it and moves more (Stable Video Diffusion)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +47,6 @@ class Request(Settings):
     """The same request with the same seed gives the same video."""
     num_videos: int = 1
     """Videos to make of each picture, or of the prompt."""
-    decode_chunk_size: int | None = None
-    """Frames that are decoded from latents at once: fewer take less memory."""
     dtype: Dtype | None = None
     """What to compute in; None is float32 on CPU, bfloat16 elsewhere."""
     mesh: MeshConfig = MeshConfig()
@@ -88,7 +61,7 @@ def main(args: Sequence[str]) -> int:
     config = load.describe(Path(request.model))
     if request.prompt and config.model.text is None:
         raise Refusal("--prompt: this model was trained without captions")
-    settings = _settings(request)
+    settings = request.changes()
     task = tuned(config.task, settings)
     pictures, count = _pictures(request, task)
     paths = _paths(request, count)
@@ -149,14 +122,6 @@ def _check(request: Request) -> None:
         raise Refusal(f"--output {request.output}: name a file or a new folder")
     if Path(request.output).suffix:  # a folder of pictures may get a number yet
         video.check_target(Path(request.output))
-
-
-def _settings(request: Request) -> dict[str, Any]:
-    """The settings that the request gives, by their names in a task."""
-    given = {field.name: getattr(request, field.name) for field in fields(Settings)}
-    if request.decode_chunk_size is not None:
-        given["decoding"] = Chunked(request.decode_chunk_size)
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _pictures(request: Request, task: Task) -> tuple[list[UInt8[np.ndarray, "_ _ 3"]] | None, int]:
