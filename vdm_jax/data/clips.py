@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -179,6 +179,11 @@ class Windowed:
             raise Refusal(f"{clips}: no clip has {windows.span} frames")
 
     @property
+    def per_clip(self) -> Sequence[int]:
+        """Windows of each clip of the storage."""
+        return np.diff(self._ends, prepend=0).tolist()
+
+    @property
     def credit(self) -> str:
         """Whom to name wherever these frames are shown."""
         return self._clips.credit
@@ -218,6 +223,20 @@ class Windowed:
         clip, numbers = self._place(index)
         return f"{self._clips.infos[clip].key}:{numbers[0]}"
 
+    def sized(self, size: tuple[int, int]) -> "Windowed":
+        """The same samples at another size (height, width)."""
+        return Windowed(
+            self._clips, self._windows, size, fps=self._fps, rates=self._rates, crop=self._crop
+        )
+
+    def about(self, index: int) -> "About":
+        """What is known of a sample that is not read."""
+        clip, numbers = self._place(index)
+        info = self._clips.infos[clip]
+        key = f"{info.key}:{numbers[0]}"
+        fps = (self._fps or info.fps) / numbers.step
+        return About(key, info.said(lambda: _hashed(key)), float(fps))
+
     def _place(self, index: int) -> tuple[int, range]:
         """The clip of a sample, and which of its frames."""
         if not 0 <= index < len(self):
@@ -248,6 +267,14 @@ class Windowed:
         if len(frames) != len(spread):
             raise Refusal(f"{info.key}: ends before frame {spread[-1]}; it is not what it was")
         return frames if len(spread) == len(wanted) else frames[np.subtract(wanted, wanted[0])]
+
+
+class About(NamedTuple):
+    """Of one sample. fps: of its frames."""
+
+    key: str
+    caption: str
+    fps: float
 
 
 def length(info: ClipInfo, fps: float | int | None) -> int:

@@ -105,8 +105,9 @@ def cover(
     frames: Sequence[UInt8[np.ndarray, "h0 w0 3"]] | UInt8[np.ndarray, "t h0 w0 3"],
     size: tuple[int, int],
     at: Place = MIDDLE,
+    resampling: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """Scale (antialiased, bicubic) and crop to fill size = (height, width)."""
+    """Scale (antialiased) and crop to fill size = (height, width)."""
     height, width = size
     old_height, old_width = frames[0].shape[:2]
     if (old_height, old_width) == size:
@@ -115,8 +116,7 @@ def cover(
     top, left = (old_height - height / scale) * at[0], (old_width - width / scale) * at[1]
     box = (left, top, left + width / scale, top + height / scale)
     small = [
-        Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box=box)
-        for frame in frames
+        Image.fromarray(frame).resize((width, height), resampling, box=box) for frame in frames
     ]
     return np.stack([np.asarray(picture) for picture in small])
 

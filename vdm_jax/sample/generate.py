@@ -63,6 +63,15 @@ class Generator:
         arrays = self._task.prepare(self._model, samples)
         return self._bytes(params, arrays, len(samples["video"]), seed)
 
+    def signal_again(
+        self, params: nnx.State, samples: Mapping[str, Any], rows: Sequence[int], *, seed: int
+    ) -> Float[np.ndarray, "n t h w c"]:
+        """`again` before rounding to bytes, in -1..1, as numbers `rows` of one long request."""
+        arrays = self._task.prepare(self._model, samples)
+        arrays["row"] = np.array(rows, np.int32)
+        batches = self._batches(params, arrays, len(rows), seed)
+        return np.concatenate([np.asarray(batch) for batch in batches])[: len(rows)]
+
     def signal(
         self,
         params: nnx.State,

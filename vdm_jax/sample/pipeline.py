@@ -88,6 +88,16 @@ class Pipeline:
         signal = self._generate.signal(self._params, words, pictures, seed=seed, given=given or {})
         return np.clip(signal / 2 + 0.5, 0, 1)
 
+    def again(
+        self, samples: Mapping[str, Any], rows: Sequence[int], *, seed: int = 0
+    ) -> Float[np.ndarray, "n t h w 3"]:
+        """What the model makes of a batch of a source: of its captions, its first frames, …
+
+        A video depends on its sample, its number in `rows` and the seed, not on its neighbours.
+        """
+        signal = self._generate.signal_again(self._params, samples, rows, seed=seed)
+        return np.clip(signal / 2 + 0.5, 0, 1)
+
 
 def default_dtype() -> Dtype:
     """What this machine computes fastest in: bfloat16, but float32 on CPU."""

@@ -1,0 +1,223 @@
+"""The verb, end to end: on tiny models and networks, with real files and processes."""
+
+import json
+
+import numpy as np
+import pytest
+from evaluate import parts
+
+from vdm_jax.core import video
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.evaluate.__main__ import main as evaluate
+from vdm_jax.metrics.frames import psnr
+
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with models/i3d, a dataset, and a model."""
+    folder = tmp_path_factory.mktemp("made")
+    parts.model(folder / "models/i3d", parts.I3D_TINY)
+    parts.model(folder / "model", parts.MODEL)
+    parts.shards(folder / "real", COUNT)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(made, monkeypatch):
+    monkeypatch.chdir(made)
+
+
+def result(output):
+    rows = json.loads((output / "results.json").read_text())["rows"]
+    return {(row["title"], row["n"]): row["estimates"] for row in rows}
+
+
+ARGS = ["--real", "real", "--model", "ours=model", "--baseline", "copy", "linear"]
+METRICS = ["--protocol.metrics", "fvd", "kvd", "psnr", "flicker"]
+
+
+@pytest.fixture(scope="module")
+def first(made, tmp_path_factory):
+    """(output, its results) of the whole evaluation."""
+    output = tmp_path_factory.mktemp("first") / "a"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made)
+        assert evaluate([*ARGS, *METRICS, "--output", str(output)]) == 0
+    return output, result(output)
+
+
+def test_a_table_a_page_and_the_clips_that_were_drawn(first):
+    output, found = first
+    half = COUNT // 2
+    sets = ["ours", "copy the first frame", "extrapolate the first two frames"]
+    assert set(found) == {
+        *((title, n) for title in sets for n in (COUNT, half)),
+        ("other real clips", half),
+        ("real clips", COUNT),
+    }
+    held = found["copy the first frame", COUNT]
+    assert held["flicker"]["value"] == 0 and held["fvd"]["value"] > 0
+    assert found["real clips", COUNT]["fvd"] is None
+    for estimates in found.values():
+        for estimate in filter(None, estimates.values()):
+            assert estimate["low"] <= estimate["value"] <= estimate["high"]
+    page = (output / "report.html").read_text()
+    assert page.count("data:image") == 2 and "rank" in page and "nobody" in page
+    drawn = sorted((output / "clips/ours").glob("*.mp4"))
+    assert len(drawn) == COUNT
+
+
+def test_what_is_measured_is_what_lies_on_disk(first):
+    """PSNR by hand, of the videos drawn and the real clips that they were drawn beside."""
+    output, found = first
+    drawn = [video.read(path).frames for path in sorted((output / "clips/ours").glob("*.mp4"))]
+    real = parts.clips(COUNT, seed=1)
+    order = np.random.default_rng(0).permutation(COUNT)
+    stored = [_stored(clip) for clip in real]
+    mean = np.mean([psnr(clip, stored[i]).mean() for clip, i in zip(drawn, order, strict=True)])
+    assert found["ours", COUNT]["psnr"]["value"] == pytest.approx(mean, abs=1e-9)
+
+
+def _stored(clip):
+    """As shards keep it."""
+    from vdm_jax.data.record import pack, unpack
+
+    return np.stack(unpack(pack("a", 0, clip), "a", 0, range(len(clip))))
+
+
+def test_the_same_command_draws_and_measures_nothing_again(first, capsys):
+    output, found = first
+    before = {path: path.stat().st_mtime_ns for path in output.parent.rglob("*.[mn]p[4z]")}
+    report = output / "report.html"
+    report.unlink()
+    assert evaluate([*ARGS, *METRICS, "--output", str(output)]) == 0
+    after = {path: path.stat().st_mtime_ns for path in output.parent.rglob("*.[mn]p[4z]")}
+    assert after == before and result(output) == found and report.exists()
+
+
+def test_a_clip_that_is_lost_alone_is_drawn_again_to_the_same_bytes(first):
+    output, found = first
+    clip = output / "clips/ours/00-00007.mp4"
+    content = clip.read_bytes()
+    clip.unlink()
+    assert evaluate([*ARGS, *METRICS, "--output", str(output)]) == 0
+    assert clip.read_bytes() == content and result(output) == found
+
+
+def test_statistics_that_are_damaged_are_computed_again(first):
+    output, found = first
+    for path in (output.parent / "statistics/i3d").glob("*.npz"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    assert evaluate([*ARGS, *METRICS, "--output", str(output)]) == 0
+    assert result(output) == found
+
+
+def test_a_folder_of_its_clips_gets_the_same_numbers(first, tmp_path):
+    """And is compared clip by clip where the names agree."""
+    output, found = first
+    again = tmp_path / "again"
+    clips = [video.read(path).frames for path in sorted((output / "clips/ours").glob("*.mp4"))]
+    order = np.random.default_rng(0).permutation(COUNT)
+    folder = parts.videos(tmp_path / "fake", clips, names=[f"clip-{i}" for i in order])
+    args = ["--real", "real", "--fake", f"ours={folder}", "--output", str(again)]
+    assert evaluate([*args, *METRICS]) == 0
+    ours = result(again)["ours", COUNT]
+    for name in ("fvd", "psnr", "flicker"):
+        assert ours[name]["value"] == pytest.approx(found["ours", COUNT][name]["value"], rel=1e-5)
+
+
+def test_repeated_runs_differ_and_are_averaged(tmp_path):
+    args = ["--real", "real", "--model", "model", "--protocol.metrics", "flicker"]
+    args += ["--protocol.repeats", "3", "--protocol.num-clips", "4"]
+    assert evaluate([*args, "--output", str(tmp_path / "a")]) == 0
+    rows = json.loads((tmp_path / "a/results.json").read_text())["rows"]
+    (ours,) = [row for row in rows if row["title"] == "model"]
+    assert ours["runs"] == 3 and ours["estimates"]["flicker"]["error"] > 0
+    assert len(list((tmp_path / "a/clips/model").glob("*.mp4"))) == 12
+
+
+PROCESS = """
+import os, sys
+import jax
+jax.config.update("jax_platforms", "cpu")
+from vdm_jax.evaluate.__main__ import main
+folder, output, place, index = sys.argv[1:]
+os.chdir(folder)
+main(["--real", "real", "--model", "ours=model", "--baseline", "copy", "linear",
+      "--protocol.metrics", "fvd", "kvd", "psnr", "flicker", "--output", output,
+      "--processes", "2", "--process", index, "--coordinator", place])
+"""
+
+
+def test_two_processes_find_what_one_finds(first, made, tmp_path, two_processes):
+    _, found = first
+    two_processes(PROCESS, str(made), str(tmp_path / "two"))
+    both = result(tmp_path / "two")
+    assert both.keys() == found.keys()
+    for title, estimates in both.items():
+        for name, estimate in estimates.items():
+            one = found[title][name]
+            assert (estimate is None) == (one is None)
+            if estimate is not None:
+                assert estimate["value"] == pytest.approx(one["value"], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("args", "wanted"),
+    [
+        ([], "nothing is evaluated"),
+        (["--fake", "nowhere", "--real", "real"], "nowhere: is no folder"),
+        (["--model", "nowhere", "--real", "real"], "nowhere is no directory"),
+        (["--model", "model"], "--real is missing: .* no run that held some out"),
+        (["--real", "real", "--model", "model", "--protocol.num-clips", "99"],
+         "real clips: 12 clips are there, the protocol takes 99"),
+        (["--real", "real", "--model", "model", "--protocol", "best"], "there are plain, stylegan"),
+        (["--real", "real", "--model", "model", "--protocol.metrics", "fvb"], "fvb: there are fvd"),
+        (["--real", "real", "--model", "model", "--protocol.metrics", "cd_fvd"],
+         "videomae is missing: python -m vdm_jax.convert.videomae"),
+        (["--real", "real", "--model", "model", "--weights", "i3d=model"],
+         "holds a Pretrained; wanted is what python -m vdm_jax.convert.i3d"),
+        (["--real", "real", "--model", "model", "--protocol.num-frames", "8"], "9 frames|8 frames"),
+        (["--real", "real", "--baseline", "still"], "--baseline still: there are copy, linear"),
+        (["--real", "real", "--baseline", "copy"], "no size is known: say --protocol.height"),
+        (["--real", "real", "--model", "model", "--split", "best"], "no split 'best'"),
+        (["--real", "real", "--model", "a=model", "a=real"], "two are called 'a'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_evaluated_is_refused_in_one_line(args, wanted, tmp_path):
+    with pytest.raises(Refusal, match=wanted) as refusal:
+        evaluate([*args, "--output", str(tmp_path / "out")])
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_generated_videos_that_cannot_be_compared_are_refused(tmp_path):
+    clips = parts.clips(6)
+    few = parts.videos(tmp_path / "few", clips[:3])
+    mixed = parts.videos(tmp_path / "mixed", [*clips[:5], clips[5][:, :8]])
+    strange = parts.videos(tmp_path / "strange", clips, names="abcdef")
+    output = ["--output", str(tmp_path / "out"), "--real", "real"]
+    with pytest.raises(Refusal, match="few: 3 clips; at least 4"):
+        evaluate(["--fake", str(few), *output])
+    with pytest.raises(Refusal, match=r"clip-0\.mp4 is 16x16, clip-5\.mp4 is 16x8"):
+        evaluate(["--fake", str(mixed), *output])
+    with pytest.raises(Refusal, match="psnr compares clip by clip: the videos of strange"):
+        evaluate(["--fake", str(strange), *output, "--protocol.metrics", "psnr"])
+    with pytest.raises(Refusal, match="has 9 frames, 16 are compared"):
+        evaluate(["--fake", str(strange), *output, "--protocol.num-frames", "16"])
+
+
+def test_a_model_that_draws_no_numbers_is_named(tmp_path):
+    folder = parts.model(tmp_path / "bad", parts.MODEL, spoilt=True)
+    with pytest.raises(Refusal, match="bad: clip 0 has frames that are no numbers"):
+        evaluate(["--real", "real", "--model", str(folder), "--output", str(tmp_path / "out")])
+
+
+def test_an_output_of_another_model_is_not_mixed_up(first, tmp_path):
+    output, _ = first
+    with pytest.raises(Refusal, match=r"clips/ours: holds clips that were drawn otherwise"):
+        evaluate([*ARGS, *METRICS, "--output", str(output), "--draw.num-steps", "2"])
