@@ -1,7 +1,5 @@
 """What evaluations are tried with: clips of moving shapes, a tiny model, and a tiny I3D."""
 
-from dataclasses import replace
-
 import jax
 import numpy as np
 from flax import nnx
@@ -23,7 +21,8 @@ from vdm_jax.tasks.image_to_video import PICTURE_CHANNELS, TIME_FEATURES, ImageT
 from vdm_jax.tasks.task import ModelConfig, Pretrained, Sampling, VideoShape
 
 FRAMES, SIDE = 9, 16
-I3D_TINY = replace(I3DConfig(), width_share=1 / 16) if hasattr(I3DConfig, "width_share") else None
+BLOCK = (4, 2, 4, 2, 2, 2)
+I3D_TINY = I3DConfig(stem=(4, 4, 4), stages=((BLOCK,), (BLOCK,), (BLOCK,)), classes=20)
 PRECOND = EDM(sigma_data=0.5)
 MODEL = Pretrained(
     model=ModelConfig(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -78,7 +78,7 @@ class Given:
                 )
         one_size(clips)
 
-    def first(self, count: int) -> Self:
+    def first(self, count: int) -> "Given":
         """No more than the first clips."""
         some = copy(self)
         some._count = min(count, self._count)
