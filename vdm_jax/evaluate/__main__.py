@@ -13,10 +13,11 @@ from vdm_jax.core import config as configs
 from vdm_jax.core import weights as brought
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.weights import Weights
-from vdm_jax.evaluate import prefer, report, scores
+from vdm_jax.evaluate import report, scores
 from vdm_jax.evaluate.config import EvaluateConfig
 from vdm_jax.evaluate.evaluation import STATISTICS, Evaluation, check_pairs, needed
 from vdm_jax.evaluate.plan import Asked, planned
+from vdm_jax.evaluate.prefer import __main__ as prefer
 from vdm_jax.evaluate.protocol import PROTOCOLS, changes, named
 
 PROG = "python -m vdm_jax.evaluate"
@@ -59,8 +60,7 @@ MODELS = Path("models")
 def main(args: Sequence[str]) -> int:
     """Exit code 0, the table, and report.html."""
     if args and args[0] == "prefer":
-        prefer.main(args[1:])
-        return 0
+        return prefer.main(args[1:])
     own = options.own(
         args, VALUES, ("--print-config", "--help", "-h"),
         ("--model", "--fake", "--baseline", "--weights"),

@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import numpy as np
 from tqdm import tqdm
-from vdm_jax.metrics.interval import Estimate
 
 from vdm_jax.core import processes
 from vdm_jax.core.refusal import Refusal
@@ -29,6 +28,7 @@ from vdm_jax.evaluate.rows import Measure, Rows
 from vdm_jax.evaluate.scores import Metric
 from vdm_jax.evaluate.sets import ClipSet
 from vdm_jax.metrics import interval
+from vdm_jax.metrics.interval import Estimate
 from vdm_jax.sample.pipeline import Pipeline
 
 STATISTICS = "statistics"

@@ -10,12 +10,6 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
-from vdm_jax.metrics.cd_fvd import videomae_features
-from vdm_jax.metrics.fid import inception_features
-from vdm_jax.metrics.fvd import i3d_logits
-from vdm_jax.models.i3d import I3DConfig
-from vdm_jax.models.inception import InceptionConfig
-from vdm_jax.models.videomae import VideoMAEConfig
 
 from vdm_jax.conditioning import tokenizer
 from vdm_jax.conditioning.image import square
@@ -25,8 +19,14 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.weights import Weights
 from vdm_jax.evaluate.rows import Batch, Measure, Table
 from vdm_jax.metrics import frames, motion
+from vdm_jax.metrics.cd_fvd import videomae_features
 from vdm_jax.metrics.clip import CLIP, CLIPConfig
+from vdm_jax.metrics.fid import inception_features
+from vdm_jax.metrics.fvd import i3d_logits
+from vdm_jax.models.i3d import I3DConfig
+from vdm_jax.models.inception import InceptionConfig
 from vdm_jax.models.lpips import LPIPS
+from vdm_jax.models.videomae import VideoMAEConfig
 from vdm_jax.sample.network import described, filled
 from vdm_jax.tasks.task import ModelConfig, Parts, to_signal
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from vdm_jax.metrics.interval import LEVEL, Estimate
 
 from vdm_jax.core import gallery, page, video
 from vdm_jax.evaluate.evaluation import Result, Row
 from vdm_jax.evaluate.plan import Plan
 from vdm_jax.evaluate.sets import ClipSet
+from vdm_jax.metrics.interval import LEVEL, Estimate
 
 SHOWN = 6  # clips of each set on the page
 GIVEN = "real"

@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from vdm_jax.metrics.frechet import frechet, rank
-from vdm_jax.metrics.inception_score import SPLITS, InceptionScore
-from vdm_jax.metrics.interval import Estimate
-from vdm_jax.metrics.kernel import mmd_estimate
-from vdm_jax.metrics.moments import Moments, Parts
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.evaluate.rows import Rows, Table
 from vdm_jax.metrics import interval
 from vdm_jax.metrics.clip import frame_consistency, text_similarity
+from vdm_jax.metrics.frechet import frechet, rank
+from vdm_jax.metrics.inception_score import SPLITS, InceptionScore
+from vdm_jax.metrics.interval import Estimate
+from vdm_jax.metrics.kernel import mmd_estimate
+from vdm_jax.metrics.moments import Moments, Parts
 
 WIDE = 1024  # features from which on fewer parts are left out in turn, each taking minutes
 FEW_PARTS = 5

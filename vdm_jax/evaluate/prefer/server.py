@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.evaluate.prefer_study import Study, Trial
-from vdm_jax.evaluate.prefer_votes import CHOICES, UNDO, Ledger, Vote, now, standing
+from vdm_jax.evaluate.prefer.study import Study, Trial
+from vdm_jax.evaluate.prefer.votes import CHOICES, UNDO, Ledger, Vote, now, standing
 
 BODY = 4096  # bytes of a request at most
 DRAINED = 1 << 20  # bytes read of a longer one, so that its sender hears the answer
@@ -30,7 +30,7 @@ LONGEST = 24 * 3600 * 1000  # milliseconds of a choice at most
 RATER = re.compile(r"[\w.\-]+(?: [\w.\-]+)*")
 RATER_LENGTH = 40
 LOOPBACK = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?", re.IGNORECASE)
-PAGE = Path(__file__).parent / "prefer_page"
+PAGE = Path(__file__).parent / "page"
 FILES = {
     "": ("index.html", "text/html; charset=utf-8"),
     "page.css": ("page.css", "text/css; charset=utf-8"),

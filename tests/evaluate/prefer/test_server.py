@@ -16,9 +16,11 @@ from PIL import Image
 
 from vdm_jax.core import command, video
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.evaluate import prefer, prefer_study, prefer_votes
-from vdm_jax.evaluate.prefer_server import BODY, Poll, Server
-from vdm_jax.evaluate.prefer_votes import Ledger
+from vdm_jax.evaluate.prefer import __main__ as prefer
+from vdm_jax.evaluate.prefer import study as studies
+from vdm_jax.evaluate.prefer import votes as ballots
+from vdm_jax.evaluate.prefer.server import BODY, Poll, Server
+from vdm_jax.evaluate.prefer.votes import Ledger
 
 QUESTION = "Which video looks better?"
 SECRET = ("zebrafish", "quagga")  # names that no page may hold by chance
@@ -50,12 +52,12 @@ def serving(clips, output, **changes):
     """The server of the two folders, as the command makes it; yields its poll too."""
     output.mkdir(exist_ok=True)
     request = prefer.Request(videos=(), output=str(output), **changes)
-    files = prefer_study.files({model: clips / model for model in SECRET})
+    files = studies.files({model: clips / model for model in SECRET})
     asked = prefer._study(request, SECRET, files)
     subjects = prefer._subjects(asked, files, output / ".clips")
-    prefer_study.keep(asked, output)
+    studies.keep(asked, output)
     ledger = Ledger(output)
-    poll = Poll(asked, subjects, ledger, prefer_votes.read(output), lambda line: None)
+    poll = Poll(asked, subjects, ledger, ballots.read(output), lambda line: None)
     with Server(poll, 0) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -114,7 +116,7 @@ def test_nothing_that_is_sent_tells_a_model_and_every_vote_is_of_what_was_shown(
         for headers, content in heard:
             said = str(headers).encode() + content
             assert not any(word.encode() in said for word in (*SECRET, str(clips), token))
-    held = prefer_votes.read(output)
+    held = ballots.read(output)
     assert [one.choice for one in held] == ["left", "right", "tie"]
     for number, one in enumerate(held):
         assert {one.left, one.right} == set(SECRET) and one.milliseconds == 1500
@@ -136,10 +138,10 @@ def test_a_choice_can_be_taken_back_and_made_anew(clips, tmp_path):
         with pytest.raises(urllib.error.HTTPError, match="409"):
             post(address, "undo", rater="anna", number=0)
         assert vote(address, 0, "right")["number"] == 1
-    assert [one.choice for one in prefer_votes.read(output)] == [
+    assert [one.choice for one in ballots.read(output)] == [
         *("left", "left", "undo", "undo", "right")
     ]
-    (stands,) = prefer_votes.standing(prefer_votes.read(output)).values()
+    (stands,) = ballots.standing(ballots.read(output)).values()
     assert stands.choice == "right"
     with serving(clips, output) as address:
         assert post(address, "place", rater="anna")["number"] == 1
@@ -291,10 +293,10 @@ def test_no_vote_is_lost_by_a_kill_and_the_study_goes_on(clips, tmp_path):
         child.send_signal(signal.SIGKILL)
         child.wait()
     path = output / "votes.jsonl"
-    assert len(prefer_votes.read(output)) == 4
+    assert len(ballots.read(output)) == 4
     with path.open("ab") as file:
         file.write(path.read_bytes().splitlines()[-1][:50] + b"x" * 1000)  # was being written
-    assert len(prefer_votes.read(output)) == 4
+    assert len(ballots.read(output)) == 4
     with started([*args, "--rater", "anna b"]) as (child, address, _):
         assert address.endswith("?rater=anna%20b")
         address = address.partition("?")[0]
@@ -306,7 +308,7 @@ def test_no_vote_is_lost_by_a_kill_and_the_study_goes_on(clips, tmp_path):
         assert child.returncode == 0, error
     assert "Follows?" in said and "Looks?" in said and "by rater: anna 3" in said
     assert path.read_bytes().endswith(b"\n")
-    held = prefer_votes.read(output)
+    held = ballots.read(output)
     assert [one.question for one in held] == ["Looks?", "Follows?", "Looks?", "Follows?", "Looks?"]
     assert "zebrafish" in (output / "report.html").read_text()
 

@@ -16,9 +16,11 @@ from tqdm import tqdm
 from vdm_jax.core import command, folders, options, page, sniff, video
 from vdm_jax.core import config as configs
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.evaluate import prefer_report, prefer_study, prefer_votes
-from vdm_jax.evaluate.prefer_server import RATER, RATER_LENGTH, Media, Poll, Server, Subject
-from vdm_jax.evaluate.prefer_study import Study
+from vdm_jax.evaluate.prefer import report as reports
+from vdm_jax.evaluate.prefer import study as studies
+from vdm_jax.evaluate.prefer import votes as ballots
+from vdm_jax.evaluate.prefer.server import RATER, RATER_LENGTH, Media, Poll, Server, Subject
+from vdm_jax.evaluate.prefer.study import Study
 
 PROG = "python -m vdm_jax.evaluate prefer"
 PLAYED = ("h264", "vp8", "vp9", "av1")  # codecs that browsers play
@@ -61,13 +63,13 @@ def main(args: Sequence[str]) -> int:
     output = Path(request.output)
     if not request.report:
         _check(request)
-        models = prefer_study.folders(request.videos)
-        files = prefer_study.files(models)
+        models = studies.folders(request.videos)
+        files = studies.files(models)
         study = _study(request, tuple(models), files)
         print(matched(study), flush=True)
         lock = folders.locked(output)
         with lock:
-            prefer_study.keep(study, output)
+            studies.keep(study, output)
             _serve(study, _subjects(study, files, output / MADE), request)
     _report(output)
     return 0
@@ -75,7 +77,7 @@ def main(args: Sequence[str]) -> int:
 
 def matched(study: Study) -> str:
     """How many names the models share, and which they do not, in one line."""
-    couples = prefer_study.couples(study.models, study.videos)
+    couples = studies.couples(study.models, study.videos)
     told = ", ".join(f"{a} and {b}: {len(names)}" for (a, b), names in couples.items())
     alone = [f"{name} ({', '.join(have)})" for name, have in study.videos.items() if len(have) < 2]
     shown = ", ".join(alone[:LISTED]) + (", …" if len(alone) > LISTED else "")
@@ -109,7 +111,7 @@ def _study(
     request: Request, models: tuple[str, ...], files: Mapping[str, Mapping[str, Path]]
 ) -> Study:
     """Refuses models that share no names, and more pairs than there are."""
-    count = sum(len(names) for names in prefer_study.couples(models, files).values())
+    count = sum(len(names) for names in studies.couples(models, files).values())
     if not count:
         raise Refusal("--videos: no name is in two folders; videos are matched by their names")
     if request.pairs is not None and request.pairs > count:
@@ -121,7 +123,7 @@ def _study(
         pairs=request.pairs,
         ties=request.ties,
         videos={
-            name: {model: prefer_study.fingerprint(path) for model, path in paths.items()}
+            name: {model: studies.fingerprint(path) for model, path in paths.items()}
             for name, paths in tqdm(files.items(), desc="reading", leave=False, disable=None)
         },
     )
@@ -134,12 +136,12 @@ def _subjects(
     shared = {name: paths for name, paths in files.items() if len(paths) > 1}
     subjects = {}
     for name, paths in tqdm(shared.items(), desc="looking", leave=False, disable=None):
-        picture = prefer_study.beside(paths, ".png")
+        picture = studies.beside(paths, ".png")
         if picture is not None:
             video.read_image(picture)
         subjects[name] = Subject(
             {m: _media(path, made / f"{study.videos[name][m]}.mp4") for m, path in paths.items()},
-            prefer_study.caption(paths),
+            studies.caption(paths),
             None if picture is None else Media(picture, "image/png"),
         )
     return subjects
@@ -161,9 +163,9 @@ def _serve(study: Study, subjects: Mapping[str, Subject], request: Request) -> N
     for stop in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
         signal.signal(stop, signal.default_int_handler)
     output = Path(request.output)
-    ledger = prefer_votes.Ledger(output)
-    votes = prefer_votes.read(output)
-    prefer_report.check(study, votes)
+    ledger = ballots.Ledger(output)
+    votes = ballots.read(output)
+    reports.check(study, votes)
     poll = Poll(study, subjects, ledger, votes, lambda line: print(line, flush=True))
     with Server(poll, request.port) as server:
         print(f"open {server.address_of(request.rater)}")
@@ -175,16 +177,16 @@ def _serve(study: Study, subjects: Mapping[str, Subject], request: Request) -> N
 
 
 def _report(output: Path) -> None:
-    study = prefer_study.stored(output)
-    votes = list(prefer_votes.standing(prefer_votes.read(output)).values())
+    study = studies.stored(output)
+    votes = list(ballots.standing(ballots.read(output)).values())
     if not votes:
         print("no votes yet")
         return
-    prefer_report.check(study, votes)
-    found = prefer_report.results(study, votes)
-    for line in prefer_report.said(found):
+    reports.check(study, votes)
+    found = reports.results(study, votes)
+    for line in reports.said(found):
         print(line)
-    text = prefer_report.html(study, found, output.name)
+    text = reports.html(study, found, output.name)
     page.replace(output / "report.html", text.encode())
     print(f"look at {output / 'report.html'}")
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from vdm_jax.core import page
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.evaluate.prefer_study import Study
-from vdm_jax.evaluate.prefer_votes import CHOICES, Vote
+from vdm_jax.evaluate.prefer.study import Study
+from vdm_jax.evaluate.prefer.votes import CHOICES, Vote
 from vdm_jax.metrics import preference
 from vdm_jax.metrics.preference import Agreement, Estimate, Votes
 

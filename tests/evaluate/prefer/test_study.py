@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.evaluate import prefer, prefer_report, prefer_study, prefer_votes
-from vdm_jax.evaluate.prefer_study import Study
-from vdm_jax.evaluate.prefer_votes import Vote
+from vdm_jax.evaluate.prefer import __main__ as prefer
+from vdm_jax.evaluate.prefer import report as reports
+from vdm_jax.evaluate.prefer import study as studies
+from vdm_jax.evaluate.prefer import votes as ballots
+from vdm_jax.evaluate.prefer.study import Study
+from vdm_jax.evaluate.prefer.votes import Vote
 
 QUESTION = "Which video looks better?"
 
@@ -66,7 +69,7 @@ def test_a_plan_follows_from_the_arguments_alone():
 
 def ballot(rater, number, left, right, choice, question=QUESTION):
     return Vote(
-        time=prefer_votes.now(),
+        time=ballots.now(),
         rater=rater,
         question=question,
         name=f"{number:02}",
@@ -79,7 +82,7 @@ def ballot(rater, number, left, right, choice, question=QUESTION):
 
 def test_the_report_counts_what_was_voted_whoever_stood_left(capsys, tmp_path):
     asked = study("ab", 7)
-    prefer_study.keep(asked, tmp_path)
+    studies.keep(asked, tmp_path)
     votes = {
         "votes.jsonl": [
             ballot("anna", 0, "a", "b", "left"),
@@ -110,17 +113,17 @@ def test_the_report_counts_what_was_voted_whoever_stood_left(capsys, tmp_path):
 
 
 def test_models_that_were_not_compared_yet_get_no_scores_and_the_reason():
-    found = prefer_report.results(study("abc"), [ballot("anna", 0, "a", "b", "left")])
+    found = reports.results(study("abc"), [ballot("anna", 0, "a", "b", "left")])
     assert [row.score for row in found[0].rows] == [None, None, None]
     assert any(
         "compares these groups of models with each other: a, b; c" in line
-        for line in prefer_report.said(found)
+        for line in reports.said(found)
     )
-    assert "–" in prefer_report.html(study("abc"), found, "x")
+    assert "–" in reports.html(study("abc"), found, "x")
 
 
 def test_damaged_and_foreign_votes_are_refused(tmp_path):
-    prefer_study.keep(study(), tmp_path)
+    studies.keep(study(), tmp_path)
     path, args = tmp_path / "votes.jsonl", ["--output", str(tmp_path), "--report"]
     good = json.dumps(vars(ballot("anna", 0, "a", "b", "left")))
     for bad in ("{}", "[", "[]", good.replace('"left", "mi', '"up", "mi'), good.replace("20", '"')):
