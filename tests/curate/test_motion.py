@@ -6,9 +6,10 @@ import pytest
 from curate import planted
 from skimage import data
 
+from vdm_jax.core.opencv import grey, shrunk
 from vdm_jax.curate.motion import Motion
-from vdm_jax.curate.opencv import grey, shrunk
 from vdm_jax.curate.stage import Clip
+from vdm_jax.metrics.motion import flow
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +41,16 @@ def test_a_score_is_the_way_in_half_a_second_in_per_cent_of_the_shorter_side(sta
     assert score(stage, large) == pytest.approx(wanted, rel=0.1)
 
 
-def test_on_a_real_pair_of_pictures_the_error_is_a_twentieth(stage, capsys):
+def test_on_a_real_pair_of_pictures_the_error_is_a_twentieth(capsys):
     left, right, disparity = data.stereo_motorcycle()  # Middlebury 2014, measured by light
     a, b = (grey(shrunk(picture, 128)) for picture in (left, right))
     scale = a.shape[0] / left.shape[0]
     known = np.where(np.isfinite(disparity), disparity, np.nan).astype(np.float32)
     true = scale * cv2.resize(known, a.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    flow = stage.flow(a, b)
-    error = np.hypot(flow[0] + true, flow[1])
+    found = flow(a, b)
+    error = np.hypot(found[0] + true, found[1])
     seen = np.isfinite(error)
-    told, is_so = np.hypot(*flow)[seen].mean(), true[seen].mean()
+    told, is_so = np.hypot(*found)[seen].mean(), true[seen].mean()
     with capsys.disabled():
         print(f"\nflow of a stereo pair at {a.shape[1]}x{a.shape[0]}, pixels off:", end=" ")
         print(f"{np.median(error[seen]):.2f} (median), {error[seen].mean():.2f} (mean)", end="; ")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from vdm_jax.data.synthetic import SHAPES, MovingShapes
-from vdm_jax.metrics.frames import psnr
 from vdm_jax.metrics.shapes import NOTHING, ShapeScores, copy_first_frame, read, score, table
 
 COUNT = 100
@@ -143,12 +142,3 @@ def test_table_is_aligned_and_says_how_many(videos, truths):
     assert len({len(line) for line in lines[:6]}) == 1
     assert ">= 95.0 %" in lines[4] and "<= 10.0 %" in lines[4] and "nan" not in text
     assert "exact" in lines[3] and f"{COUNT} captions" in lines[-1]
-
-
-def test_psnr():
-    black, grey = np.zeros((2, 4, 4, 3), np.uint8), np.full((2, 4, 4, 3), 51, np.uint8)
-    np.testing.assert_allclose(psnr(black, grey), [20 * np.log10(5)] * 2)  # 51 is a fifth of 255
-    np.testing.assert_allclose(psnr(black / 255.0, grey / 255.0), [20 * np.log10(5)] * 2)
-    np.testing.assert_array_equal(psnr(grey, grey), [100.0, 100.0])
-    with pytest.raises(TypeError, match="uint8 and float64"):
-        psnr(black, grey / 255.0)

@@ -12,9 +12,9 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 
-from vdm_jax.curate.motion import Motion, MotionStage
-from vdm_jax.curate.opencv import grey, opencv, shrunk
-from vdm_jax.curate.stage import Clip, Resources
+from vdm_jax.core.opencv import grey, opencv, shrunk
+from vdm_jax.curate.stage import Clip, Resources, above_zero
+from vdm_jax.metrics.motion import flow
 
 GRID = 8  # pixels between points
 SHARED = 0.5  # of the points, from which the picture is said to move as one
@@ -26,6 +26,9 @@ class Camera:
 
     seconds: float = 0.5
     side: int = 128
+
+    def __post_init__(self) -> None:
+        above_zero(self, "seconds", "side")
 
     def build(self) -> "CameraStage":
         return CameraStage(self)
@@ -43,14 +46,13 @@ class CameraStage:
 
     def __init__(self, config: Camera):
         self._config = config
-        self._motion = MotionStage(Motion(seconds=config.seconds, side=config.side))
 
     def setup(self) -> None:
-        self._motion.setup()
+        opencv()
 
     def process(self, clip: Clip) -> Iterable[Clip]:
         small = [grey(shrunk(f, self._config.side)) for f in clip.every(self._config.seconds)]
-        moves = [fitted(self._motion.flow(a, b)) for a, b in pairwise(small)]
+        moves = [fitted(flow(a, b)) for a, b in pairwise(small)]
         if not moves:
             return [clip]
         pan, tilt, zoom = (np.mean(moves, axis=0) * 0.5 / self._config.seconds).tolist()

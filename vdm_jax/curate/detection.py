@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from vdm_jax.core.opencv import opencv
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.curate.opencv import opencv
 from vdm_jax.curate.stage import Clip, Resources
 from vdm_jax.curate.weights import Need
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from vdm_jax.curate.opencv import grey, opencv
+from vdm_jax.core.opencv import grey, opencv
 from vdm_jax.curate.stage import Clip, Resources, above_zero
 
 LIKENESS = "likeness"

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float, UInt8
 
-from vdm_jax.curate.opencv import grey, opencv, shrunk
+from vdm_jax.core.opencv import grey, opencv, shrunk
 from vdm_jax.curate.stage import Clip, Resources, above_zero
+from vdm_jax.metrics.motion import flow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Motion:
 
 
 class MotionStage:
-    """DIS flow (Kroeger et al. 2016, arXiv:1603.03590), in OpenCV."""
+    """The flow of `metrics.motion`, whose `speed` tells the same of any video."""
 
     resources = Resources()
     columns = {"motion": "mean flow in half a second, in % of the shorter side"}  # noqa: RUF012
@@ -40,8 +40,7 @@ class MotionStage:
         self._config = config
 
     def setup(self) -> None:
-        preset = opencv().DISOPTICAL_FLOW_PRESET_MEDIUM
-        self._flow = opencv().DISOpticalFlow_create(preset)
+        opencv()
 
     def process(self, clip: Clip) -> Iterable[Clip]:
         frames, share = clip.every(self._config.seconds), 1.0
@@ -49,12 +48,6 @@ class MotionStage:
             frames = clip.frames[[0, -1]]
             share = max(len(clip.frames) - 1, 1) / clip.fps / self._config.seconds
         small = [grey(shrunk(frame, self._config.side)) for frame in frames]
-        means = [float(np.hypot(*self.flow(a, b)).mean()) for a, b in pairwise(small)]
+        means = [float(np.hypot(*flow(a, b)).mean()) for a, b in pairwise(small)]
         mean = math.fsum(means) / len(means) / share
         return [clip.scored(motion=100 * mean / min(small[0].shape))]
-
-    def flow(
-        self, a: UInt8[np.ndarray, "h w"], b: UInt8[np.ndarray, "h w"]
-    ) -> Float[np.ndarray, "2 h w"]:
-        """Where each pixel of `a` lies in `b`: (x, y) from its own place, in pixels."""
-        return np.moveaxis(self._flow.calc(a, b, None), -1, 0)

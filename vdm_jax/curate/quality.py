@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import UInt8
 
-from vdm_jax.curate.opencv import grey, opencv, shrunk
+from vdm_jax.core.opencv import grey, opencv, shrunk
 from vdm_jax.curate.stage import Clip, Resources, above_zero
 
 SECOND_DERIVATIVES = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)

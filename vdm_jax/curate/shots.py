@@ -15,8 +15,8 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from vdm_jax.core.opencv import grey, opencv, shrunk
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.curate.opencv import grey, opencv, shrunk
 from vdm_jax.curate.stage import Clip, Span
 from vdm_jax.data.shots import INSTALL
 

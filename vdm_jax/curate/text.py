@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from vdm_jax.core.opencv import opencv, shrunk
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.curate.opencv import opencv, shrunk
 from vdm_jax.curate.stage import Clip, Resources, above_zero
 
 SURE = 0.8  # score from which what was read is believed

@@ -1,4 +1,4 @@
-"""OpenCV, which the extra `curate` brings, as the stages use it."""
+"""OpenCV, which the extra `curate` brings, as curation and the metrics of motion use it."""
 
 from functools import cache
 from types import ModuleType
@@ -11,11 +11,13 @@ from vdm_jax.core.refusal import Refusal
 
 @cache
 def opencv() -> ModuleType:
-    """The module, with one thread: there is a worker for each core. Refusal where it is missing."""
+    """The module, with one thread, since a worker has one core. Refusal where it is missing."""
     try:
         import cv2
     except ImportError as error:
-        raise Refusal(f"curation needs OpenCV: pip install 'vdm-jax[curate]' ({error})") from error
+        raise Refusal(
+            f"this needs OpenCV, which is missing: pip install 'vdm-jax[curate]' ({error})"
+        ) from error
     cv2.setNumThreads(1)
     return cv2
 
