@@ -8,6 +8,7 @@ from vdm_jax import __version__
 VERBS = {
     "train": "train a model: vdm train --config configs/quickstart.py",
     "sample": "make a video with a trained model: vdm sample --model runs/quickstart",
+    "evaluate": "say how good videos are: vdm evaluate --model runs/quickstart --real videos",
     "convert": "bring weights here, or take them back: vdm convert --from PATH --output DIR",
     "curate": "make training clips of raw videos: vdm curate --input videos --output data/clips",
 }

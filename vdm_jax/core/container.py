@@ -56,10 +56,14 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What a file's header claims. height and width are as stored, before any rotation."""
+    """What a file's header claims. height and width are as stored, before any rotation.
+
+    pixels: FFmpeg's name of how a pixel is stored, such as yuv420p.
+    """
 
     format: str
     codec: str
+    pixels: str
     height: int
     width: int
     fps: float | int
@@ -256,6 +260,7 @@ def _inspect(
     return Info(
         format=demuxer,
         codec=codec.name,
+        pixels=codec.pix_fmt or "",
         height=codec.height,
         width=codec.width,
         fps=fps,

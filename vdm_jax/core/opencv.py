@@ -16,7 +16,7 @@ def opencv() -> ModuleType:
         import cv2
     except ImportError as error:
         raise Refusal(
-            f"this needs OpenCV, which is missing: pip install 'vdm-jax[curate]' ({error})"
+            f"this needs OpenCV, which is missing: pip install opencv-python-headless ({error})"
         ) from error
     cv2.setNumThreads(1)
     return cv2

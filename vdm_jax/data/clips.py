@@ -178,6 +178,9 @@ class Windowed:
         if len(self) == 0:
             raise Refusal(f"{clips}: no clip has {windows.span} frames")
 
+    def __str__(self) -> str:
+        return str(self._clips)
+
     @property
     def per_clip(self) -> Sequence[int]:
         """Windows of each clip of the storage."""

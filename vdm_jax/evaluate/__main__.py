@@ -90,7 +90,7 @@ def main(args: Sequence[str]) -> int:
     plan = planned(config, asked, output)
     check_pairs(metrics, plan)
     name = own.values.get("--protocol", "plain")
-    head = report.head(name, plan, changes(told, config.protocol))
+    head = report.head(name, plan, changes(told, config.protocol) if name != "plain" else [])
     if jax.process_index() == 0:
         print("\n".join(head), flush=True)
     result = Evaluation(config, plan, weights, statistics).run()
@@ -136,13 +136,13 @@ def _default_output(asked: Asked) -> Path:
 
 def _weights(texts: Sequence[str], names: Sequence[str]) -> Mapping[str, Weights]:
     """Those given, or those in models/, of each network that is asked for."""
-    paths = dict(text.partition("=")[::2] for text in texts)
-    missing = [n for n in names if n not in paths and not (MODELS / n).is_dir()]
+    told = [text.partition("=")[0] for text in texts]
+    missing = [n for n in names if n not in told and not (MODELS / n).is_dir()]
     if missing:
         raise Refusal("; ".join(f"{n} is missing: {HOW[n]}" for n in missing))
-    if unknown := [name for name in paths if name not in HOW]:
+    if unknown := [name for name in told if name not in HOW]:
         raise Refusal(f"--weights {unknown[0]}: there are {', '.join(HOW)}")
-    default = [f"{name}={MODELS / name}" for name in names if name not in paths]
+    default = [f"{name}={MODELS / name}" for name in names if name not in told]
     found = {each.name: each for each in brought.given([*texts, *default])}
     return {name: found[name] for name in names}
 

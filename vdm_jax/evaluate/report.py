@@ -76,8 +76,8 @@ def legend(result: Result) -> list[str]:
     plan = result.plan
     if plan.fair < len(plan.real):
         told.append(
-            f"real beside real needs clips on both sides: of {len(plan.real)} and none to spare, "
-            f"the lines with N = {plan.fair} are the ones to compare it with"
+            f"there are too few real clips to compare {len(plan.real)} with as many others: "
+            f"{plan.other.title} are {plan.fair} beside {plan.fair}; compare lines of that N"
         )
     return [*told, *result.notes]
 

@@ -80,9 +80,18 @@ class Moments(State):
     @property
     def covariance(self) -> Float64[np.ndarray, "d d"]:
         """Unbiased: the scatter over count - 1. Raises Refusal for fewer than two rows."""
+        self._check()
+        return self.scatter / (self.count - 1)
+
+    @property
+    def covariance_of_all(self) -> Float64[np.ndarray, "d d"]:
+        """Of these rows as all that there are: the scatter over count. Raises Refusal likewise."""
+        self._check()
+        return self.scatter / self.count
+
+    def _check(self) -> None:
         if self.count < 2:
             raise Refusal(f"a covariance needs at least 2 clips, got {self.count}")
-        return self.scatter / (self.count - 1)
 
 
 @dataclass(frozen=True, eq=False)

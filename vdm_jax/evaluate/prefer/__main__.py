@@ -23,7 +23,7 @@ from vdm_jax.evaluate.prefer.server import RATER, RATER_LENGTH, Media, Poll, Ser
 from vdm_jax.evaluate.prefer.study import Study
 
 PROG = "python -m vdm_jax.evaluate prefer"
-PLAYED = ("h264", "vp8", "vp9", "av1")  # codecs that browsers play
+PLAYED = ("h264", "vp8", "vp9", "av1")  # codecs that browsers play, of pixels in 4:2:0
 CONTAINERS = {sniff.MOV: "video/mp4", sniff.MATROSKA: "video/webm"}
 MADE = ".clips"  # where the other videos lie as MP4
 NEAR_LOSSLESS = video.H264(crf=10, preset="fast")
@@ -150,8 +150,10 @@ def _subjects(
 def _media(path: Path, copy: Path) -> Media:
     """The file itself if browsers play it, otherwise `copy`, which is made of it."""
     kind = CONTAINERS.get(sniff.sniff_file(path))
-    if kind is not None and video.probe(path).codec in PLAYED:
-        return Media(path, kind)
+    if kind is not None:
+        info = video.probe(path)
+        if info.codec in PLAYED and info.pixels in ("yuv420p", "yuvj420p"):
+            return Media(path, kind)
     if not copy.is_file():
         clip = video.read(path)
         video.write(copy, clip.frames, clip.fps, codec=NEAR_LOSSLESS)
