@@ -63,15 +63,15 @@ def _cells(result: Result, row: Row) -> list[str]:
 
 def _told(estimate: Estimate | None, digits: int) -> str:
     assert estimate is not None
-    low, high = (f"{x:.{digits}f}" for x in (estimate.low, estimate.high))
-    return f"{estimate.value:.{digits}f} ({low} … {high})"
+    half = (estimate.high - estimate.low) / 2
+    return f"{estimate.value:.{digits}f} ± {half:.{digits}f}"
 
 
 def legend(result: Result) -> list[str]:
     """How the numbers are to be read."""
     told = [f"{m.title}: {m.told}" for m in result.metrics.values()]
     told.append(
-        f"in brackets: {LEVEL:.0%} interval of the sampling of clips; compare at equal N only"
+        f"±: {LEVEL:.0%} interval, of which clips were taken; compare values of equal N only"
     )
     plan = result.plan
     if plan.fair < len(plan.real):
