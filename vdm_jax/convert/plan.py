@@ -38,6 +38,12 @@ def shapes_of(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     return MappingProxyType(shapes)
 
 
+def built_shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter, by its path, of what `config` builds; allocates nothing."""
+    state = nnx.state(meshes.build_abstract(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param)
+    return {path: leaf.shape for path, leaf in named(state).items()}
+
+
 @dataclass(frozen=True)
 class Plan:
     """An original model that fits: what it becomes, and how each array gets there."""

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from vdm_jax.conditioning import tokenizer
 from vdm_jax.convert import architecture, clip
 from vdm_jax.convert.config_reader import ConfigReader
 from vdm_jax.convert.layout import Layout, Shape
 from vdm_jax.convert.original import LARGEST_CONFIG
+from vdm_jax.convert.plan import built_shapes
 from vdm_jax.convert.read.plain_file import PlainFile
 from vdm_jax.convert.read.safetensors_file import parsed
 from vdm_jax.convert.read.source import open_component
@@ -28,9 +28,7 @@ from vdm_jax.convert.read.tensors import DTYPES, Source, count_nonfinite
 from vdm_jax.convert.rules import Move, Table, moves, refuse, rules, unbiased, under, unused
 from vdm_jax.core import checkpoint, command
 from vdm_jax.core import config as configs
-from vdm_jax.core.arrays import named
 from vdm_jax.core.deferred import Deferred
-from vdm_jax.core.mesh import build_abstract
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.metrics.clip import CLIPConfig
 
@@ -77,7 +75,7 @@ def write(source: Path, output: Path) -> int:
     config = described(source)
     words = {f"{TOKENIZER}/{name}": text for name, text in tokenizer.texts(source).items()}
     with open_component(source, None) as opened:
-        ready = _moves(source, opened, shapes_of(config))
+        ready = _moves(source, opened, built_shapes(config))
         weights = {
             move.ours: Deferred(
                 move.our_shape, DTYPES[opened.tensors()[move.theirs].dtype],
@@ -91,7 +89,7 @@ def write(source: Path, output: Path) -> int:
 
 def described(source: Path) -> CLIPConfig:
     """What the folder's config.json says. Raises Refusal for what is no CLIP that is known here."""
-    told = _json(source / "config.json")
+    told = json_of(source / "config.json")
     if told.get("model_type") != "clip":
         kind = str(told.get("model_type"))[:80]
         raise Refusal(f"{source}: its config.json is of a {kind}; a whole clip is needed")
@@ -106,12 +104,6 @@ def described(source: Path) -> CLIPConfig:
         end=text.vocabulary - 1 if end == 2 else int(end),  # 2: what was wrongly published
         tokenizer=TOKENIZER,
     )
-
-
-def shapes_of(config: CLIPConfig) -> dict[str, Shape]:
-    """The shape of each parameter by its path; allocates nothing."""
-    state = nnx.state(build_abstract(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param)
-    return {path: leaf.shape for path, leaf in named(state).items()}
 
 
 def _part(told: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -144,7 +136,8 @@ def _brought(opened: Source, move: Move) -> np.ndarray:
     return np.ascontiguousarray(move.layout.bring(array, move.our_shape))
 
 
-def _json(path: Path) -> dict[str, Any]:
+def json_of(path: Path) -> dict[str, Any]:
+    """What a config.json says. Raises Refusal for what is none."""
     with PlainFile(path) as file:
         if file.size > LARGEST_CONFIG:
             raise Refusal(f"{path}: a config of {file.size} bytes; {LARGEST_CONFIG} are read")

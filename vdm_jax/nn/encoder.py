@@ -1,11 +1,12 @@
 """The encoder layer of vision and text transformers: attention and a perceptron, each normed first.
 
 The pre-norm form of Vaswani et al. 2017 that CLIP uses for pictures and for text (Radford et al.
-2021, section 2.4).
+2021, section 2.4), and VideoMAE for videos.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 from flax import nnx
@@ -16,8 +17,9 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.nn.attention import attend
 from vdm_jax.nn.init import lecun_normal
 
-EPS = 1e-5  # of every layer norm of CLIP
+EPS = 1e-5  # of the layer norms, where nothing else is said: CLIP's
 
+Projection = Literal["to_q", "to_k", "to_v"]
 Activation = Literal["gelu", "quick_gelu"]
 """gelu: x Phi(x), exactly (OpenCLIP); quick_gelu: x sigmoid(1.702 x) (OpenAI's own weights)."""
 
@@ -39,20 +41,34 @@ def check_sizes(width: int, heads: int, **sizes: int) -> None:
         raise Refusal(f"a width of {width} does not divide into {heads} heads")
 
 
-def layer_norm(width: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(width: int, *, eps: float = EPS, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """Layer norm over the width, with statistics in float32; the result in `dtype`."""
-    return nnx.LayerNorm(width, epsilon=EPS, dtype=dtype, rngs=rngs)
+    return nnx.LayerNorm(width, epsilon=eps, dtype=dtype, rngs=rngs)
 
 
 class SelfAttention(nnx.Module):
-    """Tokens attend to each other; all four projections have a bias."""
+    """Tokens attend to each other; all four projections have a bias, but not those of `plain`.
 
-    def __init__(self, width: int, heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    plain: "to_k" where keys have none, as in BEiT; it would move all scores of a query alike.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        plain: Sequence[Projection] = (),
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
         split = (heads, width // heads)
         linear = partial(nnx.LinearGeneral, kernel_init=lecun_normal, dtype=dtype, rngs=rngs)
         column, row = ("embed", "heads", None), ("heads", None, "embed")
         self.to_q, self.to_k, self.to_v = (
-            linear(width, split, kernel_metadata={"out_sharding": column}) for _ in range(3)
+            linear(
+                width, split, use_bias=name not in plain, kernel_metadata={"out_sharding": column}
+            )
+            for name in get_args(Projection)
         )
         self.to_out = linear(split, width, axis=(-2, -1), kernel_metadata={"out_sharding": row})
 
@@ -77,14 +93,16 @@ class EncoderLayer(nnx.Module):
         heads: int,
         *,
         activation: Activation,
+        eps: float = EPS,
+        plain: Sequence[Projection] = (),
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         linear = partial(nnx.Linear, kernel_init=lecun_normal, dtype=dtype, rngs=rngs)
         self.activation = activation
-        self.norm1 = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.attention = SelfAttention(width, heads, dtype=dtype, rngs=rngs)
-        self.norm2 = layer_norm(width, dtype=dtype, rngs=rngs)
+        self.norm1 = layer_norm(width, eps=eps, dtype=dtype, rngs=rngs)
+        self.attention = SelfAttention(width, heads, plain=plain, dtype=dtype, rngs=rngs)
+        self.norm2 = layer_norm(width, eps=eps, dtype=dtype, rngs=rngs)
         self.fc1 = linear(width, hidden, kernel_metadata={"out_sharding": ("embed", "mlp")})
         self.fc2 = linear(hidden, width, kernel_metadata={"out_sharding": ("mlp", "embed")})
 
