@@ -2,14 +2,22 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from evaluate import parts
+from flax import nnx
+from vdm_jax.metrics.fvd import i3d_logits
 
-from vdm_jax.core import video
+from vdm_jax.core import video, weights
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.data.clips import About
+from vdm_jax.data.record import pack, unpack
+from vdm_jax.evaluate import measures
 from vdm_jax.evaluate.__main__ import main as evaluate
+from vdm_jax.evaluate.rows import Batch
 from vdm_jax.metrics.frames import psnr
+from vdm_jax.sample.network import filled
 
 COUNT = 8
 
@@ -82,8 +90,6 @@ def test_what_is_measured_is_what_lies_on_disk(first):
 
 def _stored(clip):
     """As shards keep it."""
-    from vdm_jax.data.record import pack, unpack
-
     return np.stack(unpack(pack("a", 0, clip), "a", 0, range(len(clip))))
 
 
@@ -164,6 +170,18 @@ def test_two_processes_find_what_one_finds(first, made, tmp_path, two_processes)
             assert (estimate is None) == (one is None)
             if estimate is not None:
                 assert estimate["value"] == pytest.approx(one["value"], rel=1e-4, abs=1e-5)
+
+
+def test_eight_devices_see_what_one_sees(made):
+    (given,) = weights.given([f"i3d={made / 'models/i3d'}"])
+    network = measures.NETWORKS["i3d"](given)
+    clips = np.stack(parts.clips(3, seed=2))
+    rows = network(Batch(clips, [About("", "", 8.0)] * 3, None))["row"]
+    graphdef, params = filled(made / "models/i3d", parts.I3D_TINY)
+    alone = jax.jit(lambda params, clips: i3d_logits(nnx.merge(graphdef, params), clips))
+    wanted = alone(params, clips)
+    assert network.size == 8 and wanted.sharding.num_devices == 1
+    np.testing.assert_allclose(rows, wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def _scores(result: Result) -> str:
     style = ' style="white-space:nowrap;text-align:right"'
     head = "".join(f"<td{style}><b>{escape(title)}</b></td>" for title in first[1:])
     body = "".join(
-        f"<tr><th>{escape(row[0])}</th>"
+        f'<tr><th style="white-space:nowrap">{escape(row[0])}</th>'
         + "".join(f"<td{style}>{escape(cell)}</td>" for cell in row[1:])
         + "</tr>"
         for row in rest

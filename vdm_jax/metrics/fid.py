@@ -19,11 +19,11 @@ SIZE = (299, 299)
 def inception_features(
     model: Inception, frames: UInt8[Array, "n h w 3"]
 ) -> tuple[Float[Array, "n features"], Float[Array, "n classes"]]:
-    """Features, and the probability of each class; pure, for use under `jax.jit`.
+    """Features, and logits of the classes; pure, for use under `jax.jit`.
 
     In full float32 on every platform: accelerators round it where they are not told otherwise.
     """
     with jax.default_matmul_precision("highest"):
         pixels = 2 * bilinear(frames.astype(jnp.float32) / 255, SIZE) - 1
         seen = model(pixels)
-    return seen.features, jax.nn.softmax(seen.logits)
+    return seen.features, seen.logits
