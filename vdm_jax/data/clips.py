@@ -171,8 +171,8 @@ class Windowed:
             raise Refusal(f"rates must lie in 1 … windows.every = {windows.every}, got {wrong[0]}")
         check_fps(fps)
         check_size(*size)
-        self._clips, self._windows, self._size = clips, windows, size
-        self._fps, self._rates, self._crop = fps, rates, crop or CentreCrop()
+        self._clips, self.windows, self._size = clips, windows, size
+        self.fps, self._rates, self._crop = fps, rates, crop or CentreCrop()
         # windows of clips 0 … i together, so that a sample's clip is found by bisection
         self._ends = np.cumsum([windows.count(length(i, fps)) for i in clips.infos], dtype=int)
         if len(self) == 0:
@@ -197,9 +197,9 @@ class Windowed:
             {
                 "transform": TRANSFORM_VERSION,
                 "clips": self._clips.fingerprint,
-                "windows": asdict(self._windows),
+                "windows": asdict(self.windows),
                 "size": self._size,
-                "fps": self._fps,
+                "fps": self.fps,
                 "rates": self._rates,
                 "crop": type(self._crop).__name__,
             }
@@ -217,7 +217,7 @@ class Windowed:
         if self._rates:
             rate = self._rates[int(rng.integers(len(self._rates)))]
             span = (len(numbers) - 1) * rate + 1
-            start = numbers[0] + int(rng.integers(self._windows.span - span + 1))
+            start = numbers[0] + int(rng.integers(self.windows.span - span + 1))
             numbers = range(start, start + span, rate)
         return self._sample(clip, numbers, self._crop.at(rng), rng.random)
 
@@ -229,7 +229,7 @@ class Windowed:
     def sized(self, size: tuple[int, int]) -> "Windowed":
         """The same samples at another size (height, width)."""
         return Windowed(
-            self._clips, self._windows, size, fps=self._fps, rates=self._rates, crop=self._crop
+            self._clips, self.windows, size, fps=self.fps, rates=self._rates, crop=self._crop
         )
 
     def about(self, index: int) -> "About":
@@ -237,7 +237,7 @@ class Windowed:
         clip, numbers = self._place(index)
         info = self._clips.infos[clip]
         key = f"{info.key}:{numbers[0]}"
-        fps = (self._fps or info.fps) / numbers.step
+        fps = (self.fps or info.fps) / numbers.step
         return About(key, info.said(lambda: _hashed(key)), float(fps))
 
     def _place(self, index: int) -> tuple[int, range]:
@@ -246,7 +246,7 @@ class Windowed:
             raise IndexError(index)
         clip = int(np.searchsorted(self._ends, index, side="right"))
         before = int(self._ends[clip - 1]) if clip else 0
-        return clip, self._windows.indices(index - before)
+        return clip, self.windows.indices(index - before)
 
     def _sample(self, clip: int, numbers: range, at: Place, chance: Callable[[], float]) -> Sample:
         info = self._clips.infos[clip]
@@ -254,7 +254,7 @@ class Windowed:
         return {
             "video": cover(frames, self._size, at),
             "caption": info.said(chance),
-            "fps": np.float32((self._fps or info.fps) / numbers.step),
+            "fps": np.float32((self.fps or info.fps) / numbers.step),
             "key": f"{info.key}:{numbers[0]}",
             "framing": framing(frames.shape[1:3], self._size, at),
             **{name: np.float32(value) for name, value in info.told.items()},
@@ -262,9 +262,9 @@ class Windowed:
 
     def _read(self, clip: int, info: ClipInfo, numbers: range) -> UInt8[np.ndarray, "t h w 3"]:
         wanted: Sequence[int] = numbers
-        if self._fps is not None:
+        if self.fps is not None:
             last = info.frames - 1
-            wanted = [min(shown(n, info.fps, self._fps), last) for n in numbers]
+            wanted = [min(shown(n, info.fps, self.fps), last) for n in numbers]
         spread = _spread(wanted)
         frames = self._clips.read(clip, spread)
         if len(frames) != len(spread):

@@ -83,7 +83,10 @@ def planned(config: EvaluateConfig, asked: Asked, output: Path) -> Plan:
     count = _count(protocol, len(order), given)
     real = Taken("real clips", source, order[:count])
     fair = min(count, len(order) // 2)
-    protocol = replace(protocol, num_clips=count)
+    windows = source.windows
+    protocol = replace(
+        protocol, num_clips=count, every=windows.every, step=windows.step, fps=source.fps
+    )
     fakes: dict[str, Sequence[ClipSet]] = {title: [s.first(count)] for title, s in given.items()}
     for model in models:
         video = model.task.video

@@ -66,19 +66,19 @@ class Protocol:
     def size(self) -> tuple[int, int] | None:
         return None if self.height is None or self.width is None else (self.height, self.width)
 
-    def recipe(self) -> dict[str, str]:
-        """What the numbers depend on, for people."""
-        t, every = self.num_frames, self.every
-        stride = "" if every == 1 else f", every {every}th of the video's"
-        rate = "the videos' own" if self.fps is None else f"{self.fps:g} a second"
+    def recipe(self, fps: float) -> dict[str, str]:
+        """What the numbers depend on, for people. fps: of the clips as they are compared."""
         size = "as they are" if self.size is None else f"{self.width}x{self.height}"
-        return {
-            "frames": f"{t}{stride}",
-            "rate": rate,
+        told = {
+            "frames": f"{self.num_frames}, {fps:g} a second",
             "size": size,
             "real clips": TAKING[self.taking],
-            "seed": str(self.seed),
         }
+        if self.every > 1:
+            told["of their frames"] = f"one in {self.every}"
+        if self.step is not None:
+            told["windows"] = f"{self.step} frames apart"
+        return {**told, "seed": str(self.seed)}
 
 
 PLAIN = Protocol()

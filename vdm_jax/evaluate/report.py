@@ -22,7 +22,9 @@ COLOURS = {"fake": "#2563eb", "real": "#16a34a"}
 
 def head(name: str, plan: Plan, changed: Sequence[str]) -> list[str]:
     """What is compared, a line for each fact."""
-    recipe = ", ".join(f"{key}: {value}" for key, value in plan.protocol.recipe().items())
+    recipe = ", ".join(
+        f"{key}: {value}" for key, value in plan.protocol.recipe(plan.real.about(0).fps).items()
+    )
     lines = [
         f"protocol {name}, N = {plan.protocol.num_clips} clips on each side; {recipe}",
         f"real clips: {plan.real.source}",
