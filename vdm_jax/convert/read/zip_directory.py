@@ -3,6 +3,8 @@
 A torch file is such a zip. Anything that lets two readers see two files in one (compression,
 encryption, members that overlap, two of one name, a second directory) is refused. Sources: PKWARE
 APPNOTE 6.3.9, sections 4.3 and 4.4.
+
+Only the program of a TorchScript archive, NAME/code/…, may be compressed: nobody reads it here.
 """
 
 import struct
@@ -40,14 +42,17 @@ class _End(NamedTuple):
 
 
 class _Listed(NamedTuple):
+    """size: bytes in the file. method: 0 as they are, 8 compressed."""
+
     name: str
     header: int
     size: int
     crc: int
+    method: int
 
 
 def members(file: PlainFile, limits: Limits) -> dict[str, Member]:
-    """All members by name. Raises Refusal for a file that is not a plain, stored, whole zip."""
+    """All stored members by name. Raises Refusal for a file that is not a plain, whole zip."""
     end = _end(file)
     if end.count > limits.tensors + 64:
         raise Refusal(f"{file.path}: has {end.count} members, over {limits.tensors + 64}")
@@ -57,15 +62,18 @@ def members(file: PlainFile, limits: Limits) -> dict[str, Member]:
         )
     listed = sorted(_listed(file, end), key=lambda one: one.header)
     table: dict[str, Member] = {}
+    seen: set[str] = set()
     free = 0
     for one in listed:
         member = _located(file, one)
         if one.header < free:
             raise Refusal(f"{file.path}: member {one.name!r} overlaps the one before it")
-        if one.name in table:
+        if one.name in seen:
             raise Refusal(f"{file.path}: holds two members named {one.name!r}")
+        seen.add(one.name)
         free = member.begin + member.size
-        table[one.name] = member
+        if one.method == 0:
+            table[one.name] = member
     if free > end.offset or listed[0].header != 0:
         raise Refusal(f"{file.path}: its members do not fill it from its begin to its directory")
     return table
@@ -148,14 +156,15 @@ def _checked(file: PlainFile, fields: tuple, raw_name: bytes, extra: bytes) -> _
     name = _checked_name(file, raw_name)
     if flags & ~_ALLOWED_FLAGS:
         raise Refusal(f"{file.path}: member {name!r} is encrypted or of an odd kind ({flags:#x})")
-    if method != 0:
+    program = name.split("/")[1:2] == ["code"]
+    if method != 0 and not (method == 8 and program):
         raise Refusal(f"{file.path}: member {name!r} is compressed; torch stores as it is")
     if made >> 8 == 3 and attributes >> 28 not in (0, 8):
         raise Refusal(f"{file.path}: member {name!r} is a link or a folder, not a file")
     size, packed, header = _wide(file, name, (size, packed, header), extra)
-    if packed != size:
+    if packed != size and method == 0:
         raise Refusal(f"{file.path}: member {name!r} states two sizes, {packed} and {size}")
-    return _Listed(name, header, size, crc)
+    return _Listed(name, header, packed, crc, method)
 
 
 def _checked_name(file: PlainFile, raw_name: bytes) -> str:
@@ -193,7 +202,7 @@ def _located(file: PlainFile, one: _Listed) -> Member:
     magic, _, flags, method, _, _, _, _, _, name_length, extra_length = _LOCAL.unpack(local)
     begin = one.header + _LOCAL.size + name_length + extra_length
     name = file.read(one.header + _LOCAL.size, min(name_length, 2 * _MAX_NAME))
-    same = name == one.name.encode() and method == 0 and not flags & ~_ALLOWED_FLAGS
+    same = name == one.name.encode() and method == one.method and not flags & ~_ALLOWED_FLAGS
     if magic != b"PK\x03\x04" or not same:
         raise Refusal(f"{file.path}: member {one.name!r} is not where the directory says")
     if begin + one.size > file.size:
