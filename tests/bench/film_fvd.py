@@ -82,10 +82,10 @@ def freeze(clip, share, rng):
 
 
 WORSE = {
-    blur: (0.5, 1, 2),  # pixels of 96
-    noise: (5, 15, 40),  # of 255
-    shuffle: (0.25, 0.5, 1.0),
-    freeze: (0.25, 0.5, 1.0),
+    blur: (1, 2),  # pixels of 96
+    noise: (15, 40),  # of 255
+    shuffle: (0.5, 1.0),
+    freeze: (0.5, 1.0),
 }
 
 

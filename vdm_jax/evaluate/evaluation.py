@@ -20,11 +20,12 @@ from tqdm import tqdm
 from vdm_jax.core import processes
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.weights import Weights
+from vdm_jax.data.clips import About
 from vdm_jax.evaluate import measures, scores
 from vdm_jax.evaluate.config import EvaluateConfig
 from vdm_jax.evaluate.draw import Drawn
 from vdm_jax.evaluate.plan import Plan
-from vdm_jax.evaluate.rows import Measure, Rows
+from vdm_jax.evaluate.rows import Batch, Measure, Rows
 from vdm_jax.evaluate.scores import Metric
 from vdm_jax.evaluate.sets import ClipSet
 from vdm_jax.metrics import interval
@@ -73,10 +74,20 @@ class Evaluation:
 
     def run(self) -> Result | None:
         """The result; None in all processes but the first."""
-        self._draw()
-        self._measure()
-        processes.meet("everything is measured")
+        with processes.together("the evaluation failed"):
+            for measure in self._measures.values():
+                measure.check(self._one)
+            self._draw()
+            self._measure()
         return self._scored() if jax.process_index() == 0 else None
+
+    @property
+    def _one(self) -> Batch:
+        """A black clip of the shape of all."""
+        protocol = self.plan.protocol
+        assert protocol.size is not None and protocol.num_frames is not None, "completed"
+        clip = np.zeros((1, protocol.num_frames, *protocol.size, 3), np.uint8)
+        return Batch(clip, [About("", "", self.plan.real.about(0).fps)], clip)
 
     # ---- Drawing ----
 

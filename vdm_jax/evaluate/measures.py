@@ -28,7 +28,7 @@ from vdm_jax.models.inception import InceptionConfig
 from vdm_jax.models.lpips import LPIPS
 from vdm_jax.models.videomae import VideoMAEConfig
 from vdm_jax.nn.platform import platform
-from vdm_jax.sample.network import described, filled
+from vdm_jax.sample.network import described, read
 from vdm_jax.tasks.task import ModelConfig, Parts, to_signal
 
 FORMULAS_VERSION = 1  # goes up when a formula gives other numbers
@@ -67,6 +67,13 @@ class Network:
 
         self._run = jax.jit(run, out_shardings=whole)
 
+    def check(self, one: Batch) -> None:
+        """Refuse clips that the network does not take, before any is looked at; computes nothing.
+
+        one: a batch of a single clip of that shape.
+        """
+        jax.eval_shape(self._run, self._params, self._arrays(one))
+
     def __call__(self, batch: Batch) -> Table:
         arrays = self._arrays(batch)
         count = len(batch.clips)
@@ -89,6 +96,10 @@ class Formula:
     @property
     def identity(self) -> Mapping[str, Any]:
         return {"version": FORMULAS_VERSION}
+
+    def check(self, one: Batch) -> None:
+        """Refuse clips that have no such number."""
+        self(one)
 
     def __call__(self, batch: Batch) -> Table:
         truth = [None] * len(batch.clips) if batch.truth is None else batch.truth
@@ -125,7 +136,7 @@ def _lpips(weights: Weights) -> Measure:
     config = described(Path(weights.path), Parts, f"LPIPS, made by {made}").model
     if config.lpips is None:
         raise Refusal(f"{weights.path} holds no LPIPS; {made} makes it")
-    module = filled(Path(weights.path), ModelConfig(lpips=config.lpips))
+    module = read(Path(weights.path), ModelConfig(lpips=config.lpips))
 
     def look(model: Any, clips: Array, truth: Array) -> Mapping[str, Array]:
         b, t, *picture = clips.shape
@@ -153,12 +164,12 @@ def _clip(weights: Weights) -> Measure:
         frames = model.pictures(pixels.reshape(b * t, *picture)).reshape(b, t, -1)
         return {"frames": frames, "text": model.texts(ids)}
 
-    return Network("clip", weights, filled(folder, config), look, arrays)
+    return Network("clip", weights, read(folder, config), look, arrays)
 
 
 def _module(weights: Weights, config: type, made: str) -> tuple[Any, nnx.State]:
     folder = Path(weights.path)
-    return filled(folder, described(folder, config, f"what {made} makes"))
+    return read(folder, described(folder, config, f"what {made} makes"))
 
 
 def _clips(batch: Batch) -> dict[str, np.ndarray]:

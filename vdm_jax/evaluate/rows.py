@@ -59,6 +59,10 @@ class Measure(Protocol):
     @property
     def paired(self) -> bool: ...
 
+    def check(self, one: Batch, /) -> None:
+        """Refuse clips that it cannot look at; one: a batch of a single clip of their shape."""
+        ...
+
     def __call__(self, batch: Batch, /) -> Table: ...
 
 

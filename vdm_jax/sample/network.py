@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
+import numpy as np
 from flax import nnx
 
 from vdm_jax.core import checkpoint
 from vdm_jax.core import config as configs
-from vdm_jax.core.mesh import build_abstract
+from vdm_jax.core.mesh import MeshConfig, build_abstract, replicated
 from vdm_jax.core.refusal import Refusal
 
 Part = TypeVar("Part")
@@ -31,3 +33,14 @@ def filled(directory: Path, config: Any) -> tuple[Any, nnx.State]:
     """The module of a model directory, as `nnx.split` has it, on the first device."""
     graphdef, shapes = nnx.split(build_abstract(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param)
     return graphdef, checkpoint.load_weights(directory, shapes)
+
+
+def read(directory: Path, config: Any) -> tuple[Any, nnx.State]:
+    """The same with arrays of this process's own, where several processes read it at once."""
+    graphdef, shapes = nnx.split(build_abstract(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param)
+    whole = replicated(MeshConfig().build())
+    everywhere = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes
+    )
+    params = checkpoint.load_weights(directory, everywhere)
+    return graphdef, jax.tree.map(lambda array: np.asarray(array.addressable_data(0)), params)
