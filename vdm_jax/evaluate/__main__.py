@@ -55,6 +55,7 @@ trusted, and what real videos get. The same command again goes on where it ended
 PLACE = ("--processes", "--process", "--coordinator")
 VALUES = ("--real", "--split", "--protocol", "--output", "--statistics", "--config", *PLACE)
 MODELS = Path("models")
+PLAIN_NAME = "plain"  # the protocol that promises nothing, so that nothing of it is changed
 
 
 def main(args: Sequence[str]) -> int:
@@ -89,8 +90,8 @@ def main(args: Sequence[str]) -> int:
     weights = _weights(own.lists["--weights"], needed(list(metrics.values())))
     plan = planned(config, asked, output)
     check_pairs(metrics, plan)
-    name = own.values.get("--protocol", "plain")
-    head = report.head(name, plan, changes(told, config.protocol) if name != "plain" else [])
+    name = own.values.get("--protocol") or own.values.get("--config", PLAIN_NAME)
+    head = report.head(name, plan, [] if name == PLAIN_NAME else changes(told, config.protocol))
     if jax.process_index() == 0:
         print("\n".join(head), flush=True)
     result = Evaluation(config, plan, weights, statistics).run()
