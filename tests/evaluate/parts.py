@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 from flax import nnx
-from vdm_jax.models.i3d import I3DConfig
 
 from vdm_jax.core import checkpoint, video
 from vdm_jax.core import config as configs
@@ -16,6 +15,7 @@ from vdm_jax.diffusion.precond import EDM
 from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.sampler import Euler
 from vdm_jax.diffusion.schedule import Karras
+from vdm_jax.models.i3d import I3DConfig
 from vdm_jax.models.vdm_unet import VDMUNetConfig
 from vdm_jax.tasks.image_to_video import PICTURE_CHANNELS, TIME_FEATURES, ImageToVideo
 from vdm_jax.tasks.task import ModelConfig, Pretrained, Sampling, VideoShape
@@ -45,12 +45,15 @@ MODEL = Pretrained(
 )  # fmt: skip
 
 
-def model(folder, config, *, spoilt=False):
+def model(folder, config, *, seed=0, spoilt=False):
     """A model directory with random weights; spoilt ones are no numbers."""
     part = config.model if isinstance(config, Pretrained) else config
     with meshes.unplaced():
-        built = part.build(rngs=nnx.Rngs(0))
-    params = nnx.state(built, nnx.Param)
+        built = part.build(rngs=nnx.Rngs(seed))
+    keys, params = iter(jax.random.split(jax.random.key(seed), 1000)), nnx.state(built, nnx.Param)
+    params = jax.tree.map(  # layers that begin as nothing, too
+        lambda a: a + 0.05 * jax.random.normal(next(keys), a.shape), params
+    )
     if spoilt:
         params = jax.tree.map(lambda a: a * np.nan, params)
     checkpoint.save_weights(folder, configs.to_json(config), params)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from evaluate import parts
 from flax import nnx
-from vdm_jax.metrics.fvd import i3d_logits
 
 from vdm_jax.core import video, weights
 from vdm_jax.core.refusal import Refusal
@@ -16,8 +15,10 @@ from vdm_jax.data.record import pack, unpack
 from vdm_jax.evaluate import measures
 from vdm_jax.evaluate.__main__ import main as evaluate
 from vdm_jax.evaluate.rows import Batch
-from vdm_jax.metrics.frames import psnr
-from vdm_jax.sample.network import filled
+from vdm_jax.metrics.frames import IDENTICAL_DB, psnr
+from vdm_jax.metrics.fvd import i3d_logits
+from vdm_jax.metrics.motion import flicker
+from vdm_jax.sample.network import read
 
 COUNT = 8
 
@@ -77,15 +78,25 @@ def test_a_table_a_page_and_the_clips_that_were_drawn(first):
     assert len(drawn) == COUNT
 
 
+def drawn(output, title="ours"):
+    """The videos of a folder by the number of the clip that each was drawn from."""
+    paths = (output / "clips" / title).glob("*.mp4")
+    return {int(path.stem.removeprefix("clip-").removesuffix("+0")): path for path in paths}
+
+
 def test_what_is_measured_is_what_lies_on_disk(first):
-    """PSNR by hand, of the videos drawn and the real clips that they were drawn beside."""
+    """PSNR by hand, of each video drawn and the real clip that it is named after."""
     output, found = first
-    drawn = [video.read(path).frames for path in sorted((output / "clips/ours").glob("*.mp4"))]
-    real = parts.clips(COUNT, seed=1)
-    order = np.random.default_rng(0).permutation(COUNT)
-    stored = [_stored(clip) for clip in real]
-    mean = np.mean([psnr(clip, stored[i]).mean() for clip, i in zip(drawn, order, strict=True)])
-    assert found["ours", COUNT]["psnr"]["value"] == pytest.approx(mean, abs=1e-9)
+    real = [_stored(clip) for clip in parts.clips(COUNT, seed=1)]
+    each = [psnr(video.read(path).frames, real[i]).mean() for i, path in drawn(output).items()]
+    assert len(each) == COUNT and np.std(each) > 0.01
+    assert found["ours", COUNT]["psnr"]["value"] == pytest.approx(np.mean(each), abs=1e-9)
+
+
+def test_real_beside_real_shares_no_clip(first):
+    """The distance of a set from itself would be nothing."""
+    _, found = first
+    assert found["other real clips", COUNT // 2]["fvd"]["value"] > 1e-3
 
 
 def _stored(clip):
@@ -105,11 +116,26 @@ def test_the_same_command_draws_and_measures_nothing_again(first, capsys):
 
 def test_a_clip_that_is_lost_alone_is_drawn_again_to_the_same_bytes(first):
     output, found = first
-    clip = output / "clips/ours/00-00005.mp4"
+    clip = drawn(output)[5]
     content = clip.read_bytes()
     clip.unlink()
     assert evaluate([*ARGS, *METRICS, "--output", str(output)]) == 0
     assert clip.read_bytes() == content and result(output) == found
+
+
+def test_a_clip_that_is_replaced_is_measured_anew(first, made, tmp_path):
+    output, found = first
+    one, other = drawn(output)[2], drawn(output)[3]
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    assert evaluate([*ARGS, *METRICS, "--output", str(output)]) == 0
+    assert result(output)["ours", COUNT]["psnr"] != found["ours", COUNT]["psnr"]
+    one.write_bytes(content[:300])
+    with pytest.raises(Refusal, match="delete it, and the same command draws it again"):
+        evaluate([*ARGS, *METRICS, "--output", str(output), "--statistics", str(tmp_path)])
+    one.write_bytes(content)
+    assert evaluate([*ARGS, *METRICS, "--output", str(output)]) == 0
+    assert result(output) == found
 
 
 def test_statistics_that_are_damaged_are_computed_again(first):
@@ -123,17 +149,49 @@ def test_statistics_that_are_damaged_are_computed_again(first):
 
 
 def test_a_folder_of_its_clips_gets_the_same_numbers(first, tmp_path):
-    """And is compared clip by clip where the names agree."""
+    """They are named after the windows that they were drawn from, so are compared with these."""
     output, found = first
     again = tmp_path / "again"
-    clips = [video.read(path).frames for path in sorted((output / "clips/ours").glob("*.mp4"))]
-    order = np.random.default_rng(0).permutation(COUNT)
-    folder = parts.videos(tmp_path / "fake", clips, names=[f"clip-{i}" for i in order])
-    args = ["--real", "real", "--fake", f"ours={folder}", "--output", str(again)]
+    args = ["--real", "real", "--fake", f"ours={output / 'clips/ours'}", "--output", str(again)]
     assert evaluate([*args, *METRICS]) == 0
     ours = result(again)["ours", COUNT]
-    for name in ("fvd", "psnr", "flicker"):
+    for name in ("fvd", "kvd", "psnr", "flicker"):
         assert ours[name]["value"] == pytest.approx(found["ours", COUNT][name]["value"], rel=1e-5)
+    notes = json.loads((again / "results.json").read_text())["notes"]
+    assert "the real clips are those that the videos of ours are named after" in notes
+
+
+def test_copies_are_perfect_at_any_size_and_wherever_they_lie(tmp_path):
+    """In folders of classes that have the same names inside, larger than what is compared."""
+    for kind in "ab":
+        for number, clip in enumerate(parts.clips(4, seed=ord(kind))):
+            large = clip.repeat(2, 1).repeat(2, 2)
+            for side in ("real", "fake"):
+                parts.videos(tmp_path / side / kind, [large], names=[str(number)])
+    args = ["--real", str(tmp_path / "real"), "--fake", f"copy={tmp_path / 'fake'}"]
+    args += ["--protocol.height", "24", "--protocol.width", "20", "--protocol.metrics", "psnr"]
+    assert evaluate([*args, "ssim", "--output", str(tmp_path / "out")]) == 0
+    copy = result(tmp_path / "out")["copy", 8]
+    assert copy["psnr"]["value"] == IDENTICAL_DB and copy["ssim"]["value"] == pytest.approx(1)
+
+
+def test_other_sets_beside_it_change_nothing_of_a_model(first, tmp_path):
+    """A folder named after some of the real clips changes which of them are taken."""
+    output, found = first
+    few = parts.videos(
+        tmp_path / "few", parts.clips(5), names=[f"clip-{i}" for i in (6, 1, 0, 4, 3)]
+    )
+    before = {path: path.stat().st_mtime_ns for path in (output / "clips").rglob("*.mp4")}
+    args = ["--fake", f"few={few}", "--protocol.num-clips", "5", "--output", str(output)]
+    assert evaluate([*ARGS, *METRICS, *args]) == 0
+    ours = result(output)["ours", 5]["psnr"]["value"]
+    real = [_stored(clip) for clip in parts.clips(COUNT, seed=1)]
+    paths = drawn(output)
+    each = [psnr(video.read(paths[i]).frames, real[i]).mean() for i in (6, 1, 0, 4, 3)]
+    assert ours == pytest.approx(np.mean(each), abs=1e-9)
+    assert before == {path: path.stat().st_mtime_ns for path in (output / "clips").rglob("*.mp4")}
+    assert evaluate([*ARGS, *METRICS, "--output", str(output)]) == 0
+    assert result(output) == found
 
 
 def test_repeated_runs_differ_and_are_averaged(tmp_path):
@@ -142,8 +200,29 @@ def test_repeated_runs_differ_and_are_averaged(tmp_path):
     assert evaluate([*args, "--output", str(tmp_path / "a")]) == 0
     rows = json.loads((tmp_path / "a/results.json").read_text())["rows"]
     (ours,) = [row for row in rows if row["title"] == "model"]
-    assert ours["runs"] == 3 and ours["estimates"]["flicker"]["error"] > 0
-    assert len(list((tmp_path / "a/clips/model").glob("*.mp4"))) == 12
+    runs = sorted((tmp_path / "a/clips/model").iterdir())
+    values = [
+        np.mean([flicker(video.read(path).frames) for path in run.glob("*.mp4")]) for run in runs
+    ]
+    assert ours["runs"] == len(set(values)) == 3
+    assert ours["estimates"]["flicker"]["value"] == pytest.approx(np.mean(values), abs=1e-9)
+    error = np.std(values, ddof=1) / 3**0.5
+    assert ours["estimates"]["flicker"]["error"] == pytest.approx(error) and error > 1e-3
+
+
+def test_what_was_measured_is_not_taken_for_something_else(first, made, tmp_path):
+    """Another model, another precision: with the statistics of the first beside them."""
+    output, found = first
+    parts.model(tmp_path / "other", parts.MODEL, seed=1)
+    common = ["--real", "real", *METRICS, "--statistics", str(output.parent / "statistics")]
+    assert evaluate([*common, "--model", f"ours={tmp_path / 'other'}", "--output",
+                     str(tmp_path / "a")]) == 0  # fmt: skip
+    assert evaluate([*common, "--model", "ours=model", "--dtype", "bfloat16", "--output",
+                     str(tmp_path / "b")]) == 0  # fmt: skip
+    for folder in "ab":
+        ours = result(tmp_path / folder)["ours", COUNT]
+        assert ours["psnr"]["value"] != found["ours", COUNT]["psnr"]["value"]
+        assert ours["fvd"]["value"] != found["ours", COUNT]["fvd"]["value"]
 
 
 PROCESS = """
@@ -177,7 +256,7 @@ def test_eight_devices_see_what_one_sees(made):
     network = measures.NETWORKS["i3d"](given)
     clips = np.stack(parts.clips(3, seed=2))
     rows = network(Batch(clips, [About("", "", 8.0)] * 3, None))["row"]
-    graphdef, params = filled(made / "models/i3d", parts.I3D_TINY)
+    graphdef, params = read(made / "models/i3d", parts.I3D_TINY)
     alone = jax.jit(lambda params, clips: i3d_logits(nnx.merge(graphdef, params), clips))
     wanted = alone(params, clips)
     assert network.size == 8 and wanted.sharding.num_devices == 1
@@ -199,7 +278,11 @@ def test_eight_devices_see_what_one_sees(made):
          "videomae is missing: python -m vdm_jax.convert.videomae"),
         (["--real", "real", "--model", "model", "--weights", "i3d=model"],
          "holds a Pretrained; wanted is what python -m vdm_jax.convert.i3d"),
-        (["--real", "real", "--model", "model", "--protocol.num-frames", "8"], "9 frames|8 frames"),
+        (["--real", "real", "--model", "model", "--protocol.num-frames", "8"],
+         "FVD takes videos of 9 frames or more, got 8"),
+        (["--real", "real", "--model", "real clips=model"], "a title of this evaluation's own"),
+        (["--real", "real", "--model", "model", "--statistics", "model/config.json"],
+         "cannot be made: File exists|Not a directory"),
         (["--real", "real", "--baseline", "still"], "--baseline still: there are copy, linear"),
         (["--real", "real", "--baseline", "copy"], "no size is known: say --protocol.height"),
         (["--real", "real", "--model", "model", "--split", "best"], "no split 'best'"),
@@ -210,7 +293,7 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(args, wanted, tmp_path)
     with pytest.raises(Refusal, match=wanted) as refusal:
         evaluate([*args, "--output", str(tmp_path / "out")])
     assert "\n" not in str(refusal.value)
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").rglob("*.mp4"))
 
 
 def test_generated_videos_that_cannot_be_compared_are_refused(tmp_path):
@@ -219,11 +302,11 @@ def test_generated_videos_that_cannot_be_compared_are_refused(tmp_path):
     mixed = parts.videos(tmp_path / "mixed", [*clips[:5], clips[5][:, :8]])
     strange = parts.videos(tmp_path / "strange", clips, names="abcdef")
     output = ["--output", str(tmp_path / "out"), "--real", "real"]
-    with pytest.raises(Refusal, match="few: 3 clips; at least 4"):
+    with pytest.raises(Refusal, match="3 clips; at least 4"):
         evaluate(["--fake", str(few), *output])
     with pytest.raises(Refusal, match=r"clip-0\.mp4 is 16x16, clip-5\.mp4 is 16x8"):
         evaluate(["--fake", str(mixed), *output])
-    with pytest.raises(Refusal, match="psnr compares clip by clip: the videos of strange"):
+    with pytest.raises(Refusal, match="PSNR compares clip by clip: the videos of strange"):
         evaluate(["--fake", str(strange), *output, "--protocol.metrics", "psnr"])
     with pytest.raises(Refusal, match="has 9 frames, 16 are compared"):
         evaluate(["--fake", str(strange), *output, "--protocol.num-frames", "16"])
@@ -231,11 +314,18 @@ def test_generated_videos_that_cannot_be_compared_are_refused(tmp_path):
 
 def test_a_model_that_draws_no_numbers_is_named(tmp_path):
     folder = parts.model(tmp_path / "bad", parts.MODEL, spoilt=True)
-    with pytest.raises(Refusal, match="bad: clip 0 has frames that are no numbers"):
+    with pytest.raises(Refusal, match=r"bad: the clip of clip-.* has frames that are no numbers"):
         evaluate(["--real", "real", "--model", str(folder), "--output", str(tmp_path / "out")])
 
 
 def test_an_output_of_another_model_is_not_mixed_up(first, tmp_path):
     output, _ = first
-    with pytest.raises(Refusal, match=r"clips/ours: holds clips that were drawn otherwise"):
+    with pytest.raises(Refusal, match=r"clips/ours: holds clips .* with other settings; give"):
         evaluate([*ARGS, *METRICS, "--output", str(output), "--draw.num-steps", "2"])
+    note = output / "clips/ours/drawn.json"
+    content = note.read_bytes()
+    for damage, why in ((b"{", "is damaged"), (None, "holds videos and no drawn.json")):
+        note.unlink() if damage is None else note.write_bytes(damage)
+        with pytest.raises(Refusal, match=why):
+            evaluate([*ARGS, *METRICS, "--output", str(output)])
+    note.write_bytes(content)

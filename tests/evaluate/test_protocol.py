@@ -4,12 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.data.clips import ClipInfo, Windowed
+from vdm_jax.data.clips import About, ClipInfo, Windowed
 from vdm_jax.data.transform import Windows
-from vdm_jax.evaluate.protocol import PLAIN, PROTOCOLS, Protocol, changes, named, places
-from vdm_jax.evaluate.sets import CopyFirst, Extrapolated, Given, Taken
+from vdm_jax.evaluate.protocol import PLAIN, PROTOCOLS, Protocol, changes, named, sides
+from vdm_jax.evaluate.sets import (
+    CopyFirst,
+    Extrapolated,
+    Given,
+    Taken,
+    bare,
+    name_of,
+    video_of,
+)
 
 LENGTHS = (40, 3, 8, 21, 9)
 
@@ -42,16 +51,25 @@ def source(**windows):
 
 def test_windows_are_all_taken_once_in_random_order():
     found = source()
-    order = places(found, PLAIN)
-    assert sorted(order) == list(range(len(found))) != list(order)
-    assert places(found, PLAIN) == order != places(found, replace(PLAIN, seed=1))
+    one, other = sides(found, PLAIN)
+    assert sorted([*one, *other]) == list(range(len(found))) != [*one, *other]
+    assert sides(found, PLAIN) == (one, other) != sides(found, replace(PLAIN, seed=1))
+
+
+def test_no_video_is_on_both_sides_and_the_sides_are_about_as_long():
+    found = Windowed(Counted((16, 8, 24, 8, 16, 8, 32)), Windows(num_frames=8), (4, 6))
+    for seed in range(20):
+        halves = sides(found, Protocol(seed=seed))
+        videos = [{video_of(found.about(i)) for i in side} for side in halves]
+        assert not videos[0] & videos[1] and len(videos[0] | videos[1]) == 7
+        assert abs(len(halves.one) - len(halves.other)) <= 4
 
 
 def test_a_long_video_counts_no_more_than_a_short_one():
     found, seen = source(step=1), set()
     for seed in range(60):
-        order = places(found, Protocol(taking="videos", seed=seed))
-        clips = [found.about(i).key for i in order]
+        one, other = sides(found, Protocol(taking="videos", seed=seed))
+        clips = [found.about(i).key for i in (*one, *other)]
         assert sorted(key.partition(":")[0] for key in clips) == [
             "0.mp4",
             "2.mp4",
@@ -64,7 +82,7 @@ def test_a_long_video_counts_no_more_than_a_short_one():
 
 def test_the_first_clips_do_not_depend_on_how_many_are_taken():
     found = source()
-    few, many = (Taken("", found, places(found, PLAIN)[:n]) for n in (2, 5))
+    few, many = (Taken("", found, sides(found, PLAIN).one[:n]) for n in (2, 3))
     assert [few.identity(i) for i in range(2)] == [many.identity(i) for i in range(2)]
 
 
@@ -101,11 +119,19 @@ def test_simple_answers():
 
 
 def test_generated_clips_are_their_first_frames_at_the_size_compared():
-    given = Given("x", Counted((20, 12)), 5, (8, 12))
+    shape = {"num_frames": 5, "size": (8, 12), "resampling": Image.Resampling.BICUBIC}
+    given = Given("x", Counted((20, 12)), [0, 1], **shape)
     assert given[1].shape == (5, 8, 12, 3) and given[1][:, 0, 0, 0].tolist() == [10, 11, 12, 13, 14]
-    assert len(given) == 2 and len(given.first(1)) == 1
     with pytest.raises(Refusal, match=r"1\.mp4 has 12 frames, 16 are compared"):
-        Given("x", Counted((20, 12)), 16, (8, 12))
+        Given("x", Counted((20, 12)), [0, 1], **{**shape, "num_frames": 16})
+
+
+def test_files_are_named_after_what_they_were_drawn_from():
+    keys = ("a/b.mp4:3", "a_b.mp4:3", "film.0001:3", "ü" * 99 + ".mp4:0", "ü" * 98 + "u.mp4:0")
+    names = [name_of(About(key, "", 8.0)) for key in keys]
+    assert names[0] == "a%2Fb+3" and names[2] == "film.0001+3"
+    assert len(set(names)) == 5 and all(len(name) < 150 for name in names)
+    assert bare("a/b.mp4") == "a/b" and bare("film.0001") == "film.0001"
 
 
 @pytest.mark.parametrize(

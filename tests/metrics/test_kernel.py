@@ -1,5 +1,6 @@
 """The kernel distance equals its definition, and is unbiased."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.metrics import kernel
 from vdm_jax.metrics.interval import jackknife
-from vdm_jax.metrics.kernel import Features, mmd, mmd_estimate, mmd_of_subsets
+from vdm_jax.metrics.kernel import mmd, mmd_estimate, mmd_of_subsets
 
 
 def drawn(seed, count=53, width=6, shift=0.0):
@@ -45,10 +46,28 @@ def test_is_unbiased():
     assert error < with_themselves / 8
 
 
-def test_the_interval_is_the_jackknifes_over_the_clips():
+@dataclass(frozen=True)
+class Rows:
+    """Features as a jackknife takes them."""
+
+    rows: np.ndarray
+
+    @property
+    def count(self):
+        return len(self.rows)
+
+    def merge(self, other):
+        return Rows(np.concatenate([self.rows, other.rows]))
+
+
+@pytest.mark.parametrize("by", ["numbers", "videos"])
+def test_the_interval_is_the_jackknifes_over_the_clips(by):
     a, b = drawn(0, 47), drawn(1, 61, shift=0.2)
-    parts = [[Features().update(x[g::20]) for g in range(20)] for x in (a, b)]
-    whole = mmd_estimate(a, b)
+    rng, dealt = np.random.default_rng(5), (np.arange(47) % 20, np.arange(61) % 20)
+    if by == "videos":
+        dealt = rng.integers(0, 9, 47), rng.integers(0, 11, 61)
+    parts = [[Rows(x[of == g]) for g in range(20)] for x, of in zip((a, b), dealt, strict=True)]
+    whole = mmd_estimate(a, b, None if by == "numbers" else dealt)
     slow = jackknife(*parts, lambda x, y: mmd(x.rows, y.rows))
     np.testing.assert_allclose(
         [whole.value, whole.low, whole.high, whole.error],
@@ -60,7 +79,8 @@ def test_the_interval_is_the_jackknifes_over_the_clips():
 
 def test_its_standard_error_is_the_spread_over_replications():
     pairs = [(drawn(2 * i, 60), drawn(2 * i + 1, 60, shift=0.5)) for i in range(80)]
-    found = [mmd_estimate(a, b, groups=6) for a, b in pairs]
+    six = (np.arange(60) % 6,) * 2
+    found = [mmd_estimate(a, b, six) for a, b in pairs]
     spread = np.std([one.value for one in found], ddof=1)
     assert np.mean([one.error**2 for one in found]) ** 0.5 == pytest.approx(spread, rel=0.25)
 
@@ -76,13 +96,6 @@ def test_subsets_agree_with_the_whole_and_say_how_far_they_lie_apart():
     assert all_of_them.deviation < 1e-12
 
 
-def test_features_keep_all_rows():
-    a = drawn(0)
-    found = Features().update(a[:20]).merge(Features().update(a[20:]))
-    np.testing.assert_array_equal(Features.from_arrays(found.arrays()).rows, a)
-    assert mmd(found.rows, drawn(1)) == mmd(a, drawn(1)) and found.count == 53
-
-
 def test_what_cannot_be_compared_is_refused():
     a, bad = drawn(0), drawn(1)
     bad[7] = np.inf
@@ -94,5 +107,3 @@ def test_what_cannot_be_compared_is_refused():
         mmd_of_subsets(a, a, rng=np.random.default_rng(0))
     with pytest.raises(Refusal, match="at least 3 clips of both, got 53 and 2"):
         mmd_estimate(a, a[:2])
-    with pytest.raises(Refusal, match="width 6 and of 5"):
-        Features().update(a).update(drawn(0, width=5))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.source import Sample
@@ -30,6 +31,7 @@ from vdm_jax.data.transform import (
     shown,
 )
 
+BICUBIC = Image.Resampling.BICUBIC
 FIELDS = {"video", "latents", "caption", "text_embedding", "fps", "key", "framing", "picture",
           "pictures"}  # fmt: skip
 """What samples have of their own; `ClipInfo.told` has other names."""
@@ -165,6 +167,7 @@ class Windowed:
         fps: float | int | None = None,
         rates: tuple[int, ...] = (),
         crop: Crop | None = None,
+        resampling: Image.Resampling = BICUBIC,
     ):
         """Raises Refusal if no clip is long enough, or for a rate above windows.every."""
         if wrong := [rate for rate in rates if not 1 <= rate <= windows.every]:
@@ -173,6 +176,7 @@ class Windowed:
         check_size(*size)
         self._clips, self.windows, self._size = clips, windows, size
         self.fps, self._rates, self._crop = fps, rates, crop or CentreCrop()
+        self._resampling = resampling
         # windows of clips 0 … i together, so that a sample's clip is found by bisection
         self._ends = np.cumsum([windows.count(length(i, fps)) for i in clips.infos], dtype=int)
         if len(self) == 0:
@@ -202,6 +206,7 @@ class Windowed:
                 "fps": self.fps,
                 "rates": self._rates,
                 "crop": type(self._crop).__name__,
+                **({} if self._resampling == BICUBIC else {"filter": self._resampling.name}),
             }
         )
 
@@ -226,11 +231,16 @@ class Windowed:
         clip, numbers = self._place(index)
         return f"{self._clips.infos[clip].key}:{numbers[0]}"
 
-    def sized(self, size: tuple[int, int]) -> "Windowed":
-        """The same samples at another size (height, width)."""
+    def sized(
+        self,
+        size: tuple[int, int],
+        resampling: Image.Resampling = BICUBIC,
+    ) -> "Windowed":
+        """The same samples at another size (height, width), scaled otherwise."""
         return Windowed(
-            self._clips, self.windows, size, fps=self.fps, rates=self._rates, crop=self._crop
-        )
+            self._clips, self.windows, size, fps=self.fps, rates=self._rates, crop=self._crop,
+            resampling=resampling,
+        )  # fmt: skip
 
     def about(self, index: int) -> "About":
         """What is known of a sample that is not read."""
@@ -252,7 +262,7 @@ class Windowed:
         info = self._clips.infos[clip]
         frames = self._read(clip, info, numbers)
         return {
-            "video": cover(frames, self._size, at),
+            "video": cover(frames, self._size, at, self._resampling),
             "caption": info.said(chance),
             "fps": np.float32((self.fps or info.fps) / numbers.step),
             "key": f"{info.key}:{numbers[0]}",

@@ -2,20 +2,21 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 
-from vdm_jax.core import command, options, page, processes
+from vdm_jax.core import command, folders, options, page, processes
 from vdm_jax.core import config as configs
 from vdm_jax.core import weights as brought
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.weights import Weights
 from vdm_jax.evaluate import report, scores
 from vdm_jax.evaluate.config import EvaluateConfig
-from vdm_jax.evaluate.evaluation import STATISTICS, Evaluation, check_pairs, needed
+from vdm_jax.evaluate.evaluation import STATISTICS, Evaluation, check, needed
 from vdm_jax.evaluate.plan import Asked, planned
 from vdm_jax.evaluate.prefer import __main__ as prefer
 from vdm_jax.evaluate.protocol import PROTOCOLS, changes, named
@@ -89,20 +90,34 @@ def main(args: Sequence[str]) -> int:
     metrics = dict(zip(config.protocol.metrics, scores.known(config.protocol.metrics), strict=True))
     weights = _weights(own.lists["--weights"], needed(list(metrics.values())))
     plan = planned(config, asked, output)
-    check_pairs(metrics, plan)
+    check(list(metrics.values()), plan)
     name = own.values.get("--protocol") or own.values.get("--config", PLAIN_NAME)
     head = report.head(name, plan, [] if name == PLAIN_NAME else changes(told, config.protocol))
-    if jax.process_index() == 0:
-        print("\n".join(head), flush=True)
-    result = Evaluation(config, plan, weights, statistics).run()
-    if result is not None:
-        print("\n".join(report.lines(result)))
-        output.mkdir(parents=True, exist_ok=True)
-        page.replace(output / "results.json", result.json().encode())
-        page.replace(output / "report.html", report.html(name, head, result).encode())
-        print(f"look at {output / 'report.html'}")
+    with _alone(output, statistics):
+        if jax.process_index() == 0:
+            print("\n".join(head), flush=True)
+        result = Evaluation(config, plan, weights, statistics).run()
+        if result is not None:
+            print("\n".join(report.lines(result)))
+            page.replace(output / "results.json", result.json(head).encode())
+            page.replace(output / "report.html", report.html(name, head, result).encode())
+            print(f"look at {output / 'report.html'}")
     processes.leave()
     return 0
+
+
+@contextmanager
+def _alone(output: Path, statistics: Path) -> Iterator[None]:
+    """Make both folders; another command that writes the same output is refused."""
+    if jax.process_index():
+        yield
+        return
+    try:
+        statistics.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal(f"--statistics {statistics} cannot be made: {error.strerror}") from error
+    with folders.locked(output):
+        yield
 
 
 def _config(own: options.Own) -> EvaluateConfig:

@@ -11,20 +11,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
+from vdm_jax import __version__
 from vdm_jax.core import processes
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.weights import Weights
 from vdm_jax.data.clips import About
 from vdm_jax.evaluate import measures, scores
 from vdm_jax.evaluate.config import EvaluateConfig
-from vdm_jax.evaluate.draw import Drawn
-from vdm_jax.evaluate.plan import Plan
+from vdm_jax.evaluate.draw import Drawn, weights_of
+from vdm_jax.evaluate.plan import LEAST, Plan
 from vdm_jax.evaluate.rows import Batch, Measure, Rows
 from vdm_jax.evaluate.scores import Metric
 from vdm_jax.evaluate.sets import ClipSet
@@ -48,16 +48,32 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """rows: of the table. notes: a line each, for what must be known beside the numbers."""
+    """rows: of the table. notes: a line each, for what must be known beside the numbers. weights:
+    digests of the networks that measured."""
 
     plan: Plan
     metrics: Mapping[str, Metric]
     rows: Sequence[Row]
     notes: Sequence[str]
+    weights: Mapping[str, str]
 
-    def json(self) -> str:
+    def json(self, heading: Sequence[str]) -> str:
+        """For programs. heading: what was compared, in words."""
+        plan = self.plan
         told = {
-            "protocol": asdict(self.plan.protocol),
+            "compared": list(heading),
+            "protocol": asdict(plan.protocol),
+            "real": {"from": str(plan.real.source), "fingerprint": plan.real.source.fingerprint},
+            "models": {
+                model.title: {
+                    "directory": str(model.path),
+                    "weights": weights_of(model.path),
+                    "settings": {name: repr(value) for name, value in model.settings.items()},
+                }
+                for model in plan.models
+            },
+            "networks": dict(self.weights),
+            "vdm_jax": __version__,
             "rows": [asdict(row) for row in self.rows],
             "notes": list(self.notes),
         }
@@ -103,17 +119,14 @@ class Evaluation:
                 batch = self.config.draw_batch
                 pipeline = Pipeline(
                     model.path,
-                    dtype=self.config.dtype,
+                    dtype=drawn[0].dtype,
                     mesh=self.config.mesh.build(),
                     batch_size=batch,
-                    **self._settings(model.task),
+                    **model.settings,
                 )
                 bar.set_description(f"{model.title} draws")
                 for run in drawn:
                     run.draw(pipeline, batch, bar.update)
-
-    def _settings(self, task: Any) -> dict[str, Any]:
-        return {"num_frames": task.video.num_frames, **self.config.draw.changes()}
 
     # ---- Measuring ----
 
@@ -132,17 +145,22 @@ class Evaluation:
             for name in names
         }
 
+    @cached_property
+    def _paired(self) -> frozenset[str]:
+        """The measures that look at clips beside the true ones."""
+        return frozenset(metric.measure for metric in self.metrics.values() if metric.paired)
+
     def _rows(self, measure: Measure, clips: ClipSet) -> Rows:
-        truth = self.plan.real if measure.paired else None
+        truth = self.plan.real if measure.name in self._paired else None
         return Rows(self.statistics, measure, clips, truth)
 
     def _asked(self) -> Iterator[Rows]:
         """All rows that the scores are computed from."""
         for measure in self._measures.values():
             for title, several in self.plan.fakes.items():
-                if not measure.paired or title in self.plan.paired:
+                if measure.name not in self._paired or title in self.plan.paired:
                     yield from (self._rows(measure, clips) for clips in several)
-            if not measure.paired:
+            if measure.name not in self._paired:
                 yield self._rows(measure, self.plan.real)
                 yield self._rows(measure, self.plan.other)
 
@@ -159,21 +177,29 @@ class Evaluation:
     def _scored(self) -> Result:
         plan, n = self.plan, len(self.plan.real)
         found = [self._row(title, several, n) for title, several in plan.fakes.items()]
-        if plan.fair < 4:
-            notes = ["too few real clips are left over to compare real with real"]
+        notes = [*plan.notes, *self._rates()]
+        if plan.fair < LEAST:
+            notes.append("too few real clips of other videos are left to compare real with real")
         else:
             if plan.fair < n:
                 found += [self._row(t, several, plan.fair) for t, several in plan.fakes.items()]
             found.append(self._row(plan.other.title, [plan.other], plan.fair))
-            notes = []
         if any(not metric.against_real for metric in self.metrics.values()):
             found.append(self._row(plan.real.title, [plan.real], n))
-        first = self._measures
         for metric in self.metrics.values():
             if metric.against_real:
-                rows = self._rows(first[metric.measure], plan.real)
+                rows = self._rows(self._measures[metric.measure], plan.real)
                 notes += filter(None, [scores.singular(metric, rows, n)])
-        return Result(plan, self.metrics, found, notes)
+        weights = {name: each.digest for name, each in self.weights.items()}
+        return Result(plan, self.metrics, found, notes, weights)
+
+    def _rates(self) -> Iterator[str]:
+        """A line for each set that is slower or faster than the real clips."""
+        wanted = self.plan.real.about(0).fps
+        for title, several in self.plan.fakes.items():
+            fps = several[0].about(0).fps
+            if fps != wanted:
+                yield f"{title}: {fps:g} frames a second, the real clips {wanted:g}"
 
     def _row(self, title: str, several: Sequence[ClipSet], n: int) -> Row:
         estimates = {
@@ -185,13 +211,14 @@ class Evaluation:
         self, metric: Metric, title: str, several: Sequence[ClipSet], n: int
     ) -> Estimate | None:
         measure = self._measures[metric.measure]
-        if (measure.paired and title not in self.plan.paired) or (
+        if (metric.paired and title not in self.plan.paired) or (
             metric.against_real and several[0] is self.plan.real
         ):
             return None
         real = self._rows(measure, self.plan.real)
         each = [metric.of(self._rows(measure, clips), real, n) for clips in several]
-        return each[0] if len(each) == 1 else over_runs(each)
+        told = [estimate for estimate in each if estimate is not None]
+        return told[0] if len(told) == 1 else over_runs(told) if told else None
 
 
 def over_runs(each: Sequence[Estimate]) -> Estimate:
@@ -207,15 +234,19 @@ def needed(metrics: Sequence[Metric]) -> list[str]:
     return [name for name in names if name in measures.NETWORKS]
 
 
-def check_pairs(metrics: Mapping[str, Metric], plan: Plan) -> None:
-    """Refuse metrics that compare clip by clip where no set can be so compared."""
-    asked = [n for n, m in metrics.items() if getattr(measures.FORMULAS.get(m.measure), "paired",
-                                                     m.measure == "lpips")]  # fmt: skip
-    if asked and not plan.paired:
-        raise Refusal(
-            f"{asked[0]} compares clip by clip: the videos of {', '.join(plan.fakes)} are not "
-            "named as the real ones"
-        )
+def check(metrics: Sequence[Metric], plan: Plan) -> None:
+    """Refuse metrics that nothing of the plan can be measured by."""
+    for metric in metrics:
+        if metric.paired and not plan.paired:
+            raise Refusal(
+                f"{metric.title} compares clip by clip: the videos of {', '.join(plan.fakes)} are "
+                "not named as the real ones"
+            )
+        if metric.captions and not plan.real.about(0).caption:
+            raise Refusal(
+                f"{metric.title} reads captions, and {plan.real.source} has none: a caption is a "
+                ".txt file beside its video"
+            )
 
 
 @contextmanager

@@ -49,10 +49,8 @@ class Network:
         module: tuple[Any, nnx.State],
         look: Callable[..., Mapping[str, Array]],
         arrays: Callable[[Batch], dict[str, np.ndarray]],
-        *,
-        paired: bool = False,
     ):
-        self.name, self.paired = name, paired
+        self.name = name
         self.identity = {"weights": weights.digest}
         self._mesh: Mesh = MeshConfig().build_on(jax.local_devices())
         shards = meshes.batch_shards(self._mesh)
@@ -91,7 +89,6 @@ class Formula:
     name: str
     of: Callable[..., Any]
     size: int = 1
-    paired: bool = False
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -144,7 +141,7 @@ def _lpips(weights: Weights) -> Measure:
         x, y = (to_signal(each.reshape(b * t, *picture)) for each in (clips, truth))
         return {"value": distance(x, y).reshape(b, t).mean(1)}
 
-    return Network("lpips", weights, module, look, _pairs, paired=True)
+    return Network("lpips", weights, module, look, _pairs)
 
 
 def _clip(weights: Weights) -> Measure:
@@ -191,8 +188,8 @@ NETWORKS: Mapping[str, Callable[[Weights], Measure]] = {
 """By the names of --weights."""
 
 FORMULAS: Mapping[str, Formula] = {
-    "psnr": Formula("psnr", lambda clip, truth, _: frames.psnr(clip, truth).mean(), paired=True),
-    "ssim": Formula("ssim", lambda clip, truth, _: frames.ssim(clip, truth).mean(), paired=True),
+    "psnr": Formula("psnr", lambda clip, truth, _: frames.psnr(clip, truth).mean()),
+    "ssim": Formula("ssim", lambda clip, truth, _: frames.ssim(clip, truth).mean()),
     "flicker": Formula("flicker", lambda clip, *_: motion.flicker(clip)),
     "motion": Formula("motion", lambda clip, _, about: motion.speed(clip, about.fps)),
     "warping": Formula("warping", lambda clip, *_: motion.warping_error(clip).error),

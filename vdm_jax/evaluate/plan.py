@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,12 +13,25 @@ from vdm_jax.data.transform import Windows
 from vdm_jax.evaluate import sets
 from vdm_jax.evaluate.config import EvaluateConfig
 from vdm_jax.evaluate.draw import Drawn
-from vdm_jax.evaluate.protocol import Protocol, places
-from vdm_jax.evaluate.sets import BASELINES, ClipSet, Given, Taken
+from vdm_jax.evaluate.protocol import Protocol, sides
+from vdm_jax.evaluate.sets import (
+    BASELINES,
+    OTHER,
+    REAL,
+    RESERVED,
+    ClipSet,
+    Given,
+    Taken,
+    bare,
+    name_of,
+    video_of,
+)
 from vdm_jax.sample import load
+from vdm_jax.sample.pipeline import default_dtype
 from vdm_jax.tasks.task import Task, tuned
 
 FRAMES = 16  # of a clip, where neither the protocol nor a model says
+LEAST = 4  # clips that are compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +49,23 @@ class Asked:
             raise Refusal("nothing is evaluated: give --model DIR, --fake DIR or --baseline copy")
         if both := self.fake.keys() & self.models.keys():
             raise Refusal(f"--fake and --model both name {sorted(both)[0]!r}; name them apart")
+        if taken := RESERVED & (self.fake.keys() | self.models.keys()):
+            raise Refusal(f"{sorted(taken)[0]!r} is a title of this evaluation's own; name another")
         if wrong := [name for name in self.baselines if name not in BASELINES]:
             raise Refusal(f"--baseline {wrong[0]}: there are {', '.join(BASELINES)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """One that is evaluated: its directory and the task that it does, as it will draw."""
+    """One that is evaluated: its directory and the task that it does, as it will draw.
+
+    settings: of the task, changed for this evaluation.
+    """
 
     title: str
     path: Path
     task: Task
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,18 +73,34 @@ class Plan:
     """The sets of an evaluation.
 
     real: what all are compared with. fakes: by title; several where a model draws repeatedly.
-    other: further real clips, for what a perfect model would get. fair: how many clips of each
-    side are left for that. paired: titles whose clips belong beside the real ones.
+    other: further real clips, of other videos than the first `fair` ones of `real`, for what a
+    perfect model would get. paired: titles whose clips belong beside the real ones. notes: what
+    must be known of how clips were taken, a line each.
     """
 
     protocol: Protocol
     real: Taken
     other: Taken
-    fair: int
     fakes: Mapping[str, Sequence[ClipSet]]
     paired: frozenset[str]
     models: Sequence[Model]
     credit: str
+    notes: Sequence[str]
+
+    @property
+    def fair(self) -> int:
+        """Clips on each side where real ones are beside real ones."""
+        return len(self.other)
+
+
+class Order(NamedTuple):
+    """Windows to take, further ones of other videos, and how many of the first those are apart
+    from. beside: titles of given sets that lie clip by clip beside the first."""
+
+    real: Sequence[int]
+    other: Sequence[int]
+    apart: int
+    beside: frozenset[str] = frozenset()
 
 
 def planned(config: EvaluateConfig, asked: Asked, output: Path) -> Plan:
@@ -73,46 +108,79 @@ def planned(config: EvaluateConfig, asked: Asked, output: Path) -> Plan:
     models = [_model(title, path, config) for title, path in asked.models.items()]
     storages = {title: sets.opened(path, None) for title, path in asked.fake.items()}
     protocol = _completed(config.protocol, models, storages)
-    size = protocol.size
-    assert size is not None and protocol.num_frames is not None, "completed"
-    given = {
-        title: Given(title, clips, protocol.num_frames, size) for title, clips in storages.items()
-    }
-    source = _source(config, asked, protocol, models, size)
-    order, beside = _order(source, protocol, given)
-    count = _count(protocol, len(order), given)
-    real = Taken("real clips", source, order[:count])
-    fair = min(count, len(order) // 2)
+    source = _source(config, asked, protocol, models)
+    order = _order(source, protocol, storages)
+    count = _count(protocol, len(order.real), storages)
     windows = source.windows
     protocol = replace(
         protocol, num_clips=count, every=windows.every, step=windows.step, fps=source.fps
     )
-    fakes: dict[str, Sequence[ClipSet]] = {title: [s.first(count)] for title, s in given.items()}
+    real = Taken(REAL, source, order.real[:count])
+    fakes: dict[str, Sequence[ClipSet]] = {
+        title: [_given(title, clips, protocol, paired=title in order.beside)]
+        for title, clips in storages.items()
+    }
     for model in models:
-        video = model.task.video
-        own = source.sized((video.height, video.width))
-        fakes[model.title] = [
-            Drawn(
-                title=model.title, model=model.path, folder=output / "clips" / model.title,
-                given=Taken(model.title, own, order[:count]), size=size,
-                settings=config.draw.changes(), seed=protocol.seed, run=run,
-            )
-            for run in range(protocol.repeats)
-        ]  # fmt: skip
+        fakes[model.title] = _runs(model, source, order.real[:count], protocol, config, output)
     for name in asked.baselines:
-        baseline = BASELINES[name](real)
-        fakes[baseline.title] = [baseline]
+        fakes[BASELINES[name].title] = [BASELINES[name](real)]
+    fair = min(count, order.apart, len(order.other))
+    names = ", ".join(sorted(order.beside))
     return Plan(
         protocol=protocol,
         real=real,
-        other=Taken("other real clips", source, order[fair : 2 * fair] if fair < count
-                    else order[count : 2 * count]),
-        fair=fair,
+        other=Taken(OTHER, source, order.other[:fair]),
         fakes=fakes,
-        paired=frozenset(fakes) - (given.keys() - beside),
+        paired=frozenset(fakes) - (storages.keys() - order.beside),
         models=models,
         credit=source.credit,
+        notes=[f"the real clips are those that the videos of {names} are named after"]
+        if names
+        else [],
+    )
+
+
+def _given(title: str, clips: Clips, protocol: Protocol, *, paired: bool) -> Given:
+    """In order of their names where each lies beside a real one, else some at random."""
+    count, size = protocol.num_clips, protocol.size
+    assert protocol.num_frames is not None and size is not None and count is not None, "completed"
+    places = np.arange(len(clips.infos))
+    if not paired:
+        np.random.default_rng(protocol.seed).shuffle(places)
+    return Given(
+        title, clips, places[:count].tolist(),
+        num_frames=protocol.num_frames, size=size, resampling=protocol.resampling,
     )  # fmt: skip
+
+
+def _runs(
+    model: Model,
+    source: Windowed,
+    places: Sequence[int],
+    protocol: Protocol,
+    config: EvaluateConfig,
+    output: Path,
+) -> list[Drawn]:
+    """What a model draws, as often as the protocol says, from clips at the model's own size."""
+    assert protocol.size is not None, "completed"
+    video, folder = model.task.video, output / "clips" / model.title
+    own = source.sized((video.height, video.width))
+    return [
+        Drawn(
+            title=model.title,
+            model=model.path,
+            task=model.task,
+            dtype=config.dtype or default_dtype(),
+            folder=folder if protocol.repeats == 1 else folder / f"run-{run + 1:02d}",
+            given=Taken(model.title, own, places),
+            size=protocol.size,
+            resampling=protocol.resampling,
+            settings=model.settings,
+            seed=protocol.seed,
+            run=run,
+        )
+        for run in range(protocol.repeats)
+    ]
 
 
 def _model(title: str, path: Path, config: EvaluateConfig) -> Model:
@@ -125,7 +193,7 @@ def _model(title: str, path: Path, config: EvaluateConfig) -> Model:
             f"{path}: draws {task.video.num_frames} frames, the protocol compares "
             f"{config.protocol.num_frames}"
         )
-    return Model(title=title, path=path, task=task)
+    return Model(title=title, path=path, task=task, settings=settings)
 
 
 def _completed(
@@ -145,6 +213,8 @@ def _completed(
         which = _told(shapes, slice(1, 3)) if sizes else "no size is known"
         raise Refusal(f"{which}: say --protocol.height and --protocol.width")
     height, width = protocol.size or sizes.pop()
+    for clips in storages.values():
+        sets.check(clips, frames or max(found))
     return replace(protocol, num_frames=frames or found.pop(), height=height, width=width)
 
 
@@ -153,26 +223,23 @@ def _told(shapes: Mapping[str, Sequence[int]], part: Any) -> str:
 
 
 def _source(
-    config: EvaluateConfig,
-    asked: Asked,
-    protocol: Protocol,
-    models: Sequence[Model],
-    size: tuple[int, int],
+    config: EvaluateConfig, asked: Asked, protocol: Protocol, models: Sequence[Model]
 ) -> Windowed:
     """The real clips: those named, or else those that the first model's run held out."""
+    size, frames = protocol.size, protocol.num_frames
+    assert size is not None and frames is not None, "completed"
     if asked.real is None and config.real is None:
-        return _held_out(config, models, size)
+        return _held_out(config, models).sized(size, protocol.resampling)
     if asked.real is not None:
         clips = sets.opened(asked.real, asked.split)
     else:
         assert config.real is not None
         clips = opened(config.real)
-    assert protocol.num_frames is not None
-    windows = Windows(num_frames=protocol.num_frames, every=protocol.every, step=protocol.step)
-    return Windowed(clips, windows, size, fps=protocol.fps)
+    windows = Windows(num_frames=frames, every=protocol.every, step=protocol.step)
+    return Windowed(clips, windows, size, fps=protocol.fps, resampling=protocol.resampling)
 
 
-def _held_out(config: EvaluateConfig, models: Sequence[Model], size: tuple[int, int]) -> Windowed:
+def _held_out(config: EvaluateConfig, models: Sequence[Model]) -> Windowed:
     if not models:
         raise Refusal("--real is missing: a folder of real videos, or of shards")
     run: Any = load.describe(models[0].path)
@@ -189,34 +256,47 @@ def _held_out(config: EvaluateConfig, models: Sequence[Model], size: tuple[int, 
     source = part.build()
     if not isinstance(source, Windowed):
         raise Refusal(f"--real is missing: the run held out {type(part).__name__}, no videos")
-    return source.sized(size)
+    return source
 
 
-def _order(
-    source: Windowed, protocol: Protocol, given: Mapping[str, Given]
-) -> tuple[Sequence[int], frozenset[str]]:
-    """Windows in the order they are taken, and which given sets lie clip by clip beside them."""
-    order = places(source, protocol)
+def _order(source: Windowed, protocol: Protocol, storages: Mapping[str, Clips]) -> Order:
+    """Random windows, or where given videos are named after real ones, those of these names."""
+    one, other = sides(source, protocol)
+    named = {title: _named_after(source, clips) for title, clips in storages.items()}
+    beside = {title: places for title, places in named.items() if places}
+    if not beside:
+        return Order([*one, *other], other, len(one))
+    places, *rest = beside.values()
+    if any(each != places for each in rest):
+        raise Refusal(
+            f"--fake {', '.join(beside)}: are named after other real videos each; evaluate them "
+            "one by one"
+        )
+    used = {video_of(source.about(place)) for place in places}
+    free = [place for place in (*one, *other) if video_of(source.about(place)) not in used]
+    return Order(places, free, len(places), frozenset(beside))
+
+
+def _named_after(source: Windowed, clips: Clips) -> list[int]:
+    """The window that each of these clips is named after; none where one is named otherwise.
+
+    A clip drawn here has the name of its window; any other may have that of the video, and then is
+    of its beginning.
+    """
+    windows = {name_of(source.about(place)): place for place in range(len(source))}
     ends = np.cumsum(source.per_clip)
-    first = {
-        Path(source.about(int(a)).key.rpartition(":")[0]).stem: int(a)
-        for a, b in zip(ends - source.per_clip, ends, strict=True)
-        if b > a
-    }
-    names = {
-        title: [Path(s.about(i).key).stem for i in range(len(s))] for title, s in given.items()
-    }
-    beside = [title for title, stems in names.items() if all(stem in first for stem in stems)]
-    if not beside or len({tuple(names[title]) for title in beside}) > 1:
-        return order, frozenset()
-    ours = [first[stem] for stem in names[beside[0]]]
-    rest = set(ours)
-    return [*ours, *(place for place in order if place not in rest)], frozenset(beside)
+    starts = [int(b) - n for b, n in zip(ends, source.per_clip, strict=True) if n]
+    firsts = {bare(video_of(source.about(place))): place for place in starts}
+    names = [bare(info.key) for info in clips.infos]
+    for known in (windows, firsts):
+        if all(name in known for name in names):
+            return [known[name] for name in names]
+    return []
 
 
-def _count(protocol: Protocol, real: int, given: Mapping[str, Given]) -> int:
+def _count(protocol: Protocol, real: int, storages: Mapping[str, Clips]) -> int:
     """Clips on each side. Raises Refusal where there are fewer than asked for."""
-    there = {"real clips": real, **{title: len(clips) for title, clips in given.items()}}
+    there = {REAL: real, **{title: len(clips.infos) for title, clips in storages.items()}}
     fewest = min(there, key=lambda title: there[title])
     wanted = protocol.num_clips
     if wanted is not None and there[fewest] < wanted:
@@ -225,6 +305,6 @@ def _count(protocol: Protocol, real: int, given: Mapping[str, Given]) -> int:
             f"--protocol.num-clips {there[fewest]} takes as many, and is no longer that protocol"
         )
     count = there[fewest] if wanted is None else wanted
-    if count < 4:
-        raise Refusal(f"{fewest}: {there[fewest]} clips; at least 4 are compared")
+    if count < LEAST:
+        raise Refusal(f"{fewest}: {there[fewest]} clips; at least {LEAST} are compared")
     return count

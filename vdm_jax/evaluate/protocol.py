@@ -6,14 +6,16 @@ protocol's settings can be changed at the shell, and what was changed is told be
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.clips import Windowed
 
 Taking = Literal["windows", "videos"]
+Scaling = Literal["bicubic", "bilinear"]
 TAKING: Mapping[Taking, str] = {
     "windows": "any window of any video",
     "videos": "one window of each video, at a random place",
@@ -44,6 +46,8 @@ class Protocol:
     of the generated clips."""
     width: int | None = None
     """Width, likewise."""
+    scaling: Scaling = "bicubic"
+    """How clips are scaled to that size, always with antialiasing."""
     metrics: tuple[str, ...] = ("fvd", "kvd")
     """What is measured, of: fvd, kvd, cd_fvd, cd_kvd, fid, is, psnr, ssim, lpips, clip, frame_clip,
     flicker, motion, warping."""
@@ -63,34 +67,38 @@ class Protocol:
             raise Refusal(f"metrics must name something, each once, got {self.metrics}")
 
     @property
+    def resampling(self) -> Image.Resampling:
+        return Image.Resampling[self.scaling.upper()]
+
+    @property
     def size(self) -> tuple[int, int] | None:
         return None if self.height is None or self.width is None else (self.height, self.width)
 
-    def recipe(self, fps: float) -> dict[str, str]:
-        """What the numbers depend on, for people. fps: of the clips as they are compared."""
-        size = "as they are" if self.size is None else f"{self.width}x{self.height}"
+    def recipe(self, rates: Sequence[float]) -> dict[str, str]:
+        """What the numbers depend on, for people. rates: frames a second of the real clips."""
+        low, high = min(rates), max(rates)
+        rate = f"{low:g}" if low == high else f"{low:g} to {high:g}"
         told = {
-            "frames": f"{self.num_frames}, {fps:g} a second",
-            "size": size,
-            "real clips": TAKING[self.taking],
+            "frames": f"{self.num_frames}, {rate} a second",
+            "size": "as they are" if self.size is None else f"{self.width}x{self.height}",
         }
         if self.every > 1:
             told["of their frames"] = f"one in {self.every}"
-        if self.step is not None:
+        if self.step is not None and self.taking == "windows":
             told["windows"] = f"{self.step} frames apart"
         return {**told, "seed": str(self.seed)}
 
 
 PLAIN = Protocol()
-STYLEGAN_V = Protocol(taking="videos", num_clips=2048, num_frames=16)
+STYLEGAN_V = Protocol(taking="videos", num_clips=2048, num_frames=16, step=1)
 """StyleGAN-V (Skorokhodov et al. 2022, arXiv:2112.14683), section 4: FVD_16 of 2048 clips, where a
 real video gives one clip at a random place however long it is."""
-LVDM = Protocol(taking="videos", num_clips=2048, num_frames=16, repeats=10)
+LVDM = Protocol(taking="videos", num_clips=2048, num_frames=16, step=1, repeats=10)
 """LVDM (He et al. 2022, arXiv:2211.13221), section 4.1: FVD and KVD of 2048 clips of 16 frames,
 ten runs, mean and deviation."""
 SVD_ZEROSHOT = Protocol(
-    taking="videos", num_clips=13_320, num_frames=16, fps=25.0, height=240, width=320,
-    metrics=("fvd",),
+    taking="videos", num_clips=13_320, num_frames=16, step=1, fps=25.0, height=240, width=320,
+    scaling="bilinear", metrics=("fvd",),
 )  # fmt: skip
 """Stable Video Diffusion (Blattmann et al. 2023, arXiv:2311.15127), appendix E: UCF-101, zero-shot.
 A clip for each of the 13,320 videos, from the bare name of its class; guidance 7 (--draw.
@@ -124,12 +132,23 @@ def _told(value: Any) -> str:
     return ", ".join(value) if isinstance(value, tuple) else "open" if value is None else str(value)
 
 
-def places(source: Windowed, protocol: Protocol) -> Sequence[int]:
-    """The windows of a source that a protocol may take, in random order: the first are taken."""
+class Sides(NamedTuple):
+    """Windows of a source in random order, in two halves that share no video."""
+
+    one: Sequence[int]
+    other: Sequence[int]
+
+
+def sides(source: Windowed, protocol: Protocol) -> Sides:
+    """The windows that a protocol may take. Real clips beside real ones need the halves: windows
+    of one video are alike."""
     rng = np.random.default_rng(protocol.seed)
-    if protocol.taking == "windows":
-        return rng.permutation(len(source)).tolist()
     ends = np.cumsum(source.per_clip)
-    starts = ends - source.per_clip
-    one_each = [int(rng.integers(a, b)) for a, b in zip(starts, ends, strict=True) if b > a]
-    return rng.permutation(one_each).tolist()
+    halves: tuple[list[int], list[int]] = ([], [])
+    for video in rng.permutation(len(ends)).tolist():
+        windows = range(int(ends[video]) - source.per_clip[video], int(ends[video]))
+        if protocol.taking == "videos" and windows:
+            first = int(rng.integers(windows.start, windows.stop))
+            windows = range(first, first + 1)
+        min(halves, key=len).extend(windows)
+    return Sides(*(rng.permutation(half).tolist() for half in halves))

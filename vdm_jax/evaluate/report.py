@@ -11,7 +11,8 @@ import numpy as np
 
 from vdm_jax.core import gallery, page, video
 from vdm_jax.evaluate.evaluation import Result, Row
-from vdm_jax.evaluate.plan import Plan
+from vdm_jax.evaluate.plan import LEAST, Plan
+from vdm_jax.evaluate.protocol import TAKING
 from vdm_jax.evaluate.sets import ClipSet
 from vdm_jax.metrics.interval import LEVEL, Estimate
 
@@ -22,9 +23,9 @@ COLOURS = {"fake": "#2563eb", "real": "#16a34a"}
 
 def head(name: str, plan: Plan, changed: Sequence[str]) -> list[str]:
     """What is compared, a line for each fact."""
-    recipe = ", ".join(
-        f"{key}: {value}" for key, value in plan.protocol.recipe(plan.real.about(0).fps).items()
-    )
+    facts = plan.protocol.recipe([plan.real.about(i).fps for i in range(len(plan.real))])
+    facts["real clips"] = "; ".join(plan.notes) or TAKING[plan.protocol.taking]
+    recipe = ", ".join(f"{key}: {value}" for key, value in facts.items())
     lines = [
         f"protocol {name}, N = {plan.protocol.num_clips} clips on each side; {recipe}",
         f"real clips: {plan.real.source}",
@@ -71,15 +72,23 @@ def _told(estimate: Estimate | None, digits: int) -> str:
 
 def legend(result: Result) -> list[str]:
     """How the numbers are to be read."""
+    plan = result.plan
     told = [f"{m.title}: {m.told}" for m in result.metrics.values()]
     told.append(
-        f"±: {LEVEL:.0%} interval, of which clips were taken; compare values of equal N only"
+        f"±: {LEVEL:.0%} interval, of which videos were taken; compare values of equal N only"
     )
-    plan = result.plan
-    if plan.fair < len(plan.real):
+    if any(row.runs > 1 for row in result.rows):
+        told.append("x 10 and the like: the mean of so many runs, and the interval of that mean")
+    if plan.models:
         told.append(
-            f"there are too few real clips to compare {len(plan.real)} with as many others: "
-            f"{plan.other.title} are {plan.fair} beside {plan.fair}; compare lines of that N"
+            "a model is given captions or first frames of the real clips themselves, other real "
+            "clips are not: it may come nearer than those"
+        )
+    if LEAST <= plan.fair < len(plan.real):
+        told.append(
+            f"there are too few real clips to compare {len(plan.real)} with as many of other "
+            f"videos: {plan.other.title} are {plan.fair} beside {plan.fair}; compare lines of that "
+            f"N, or all by --protocol.num-clips {plan.fair}"
         )
     return [*told, *result.notes]
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
 import numpy as np
 from jaxtyping import UInt8
 
@@ -44,7 +43,6 @@ class Measure(Protocol):
     """Looks at clips, each by itself or beside its true one.
 
     identity: what its rows depend on besides the clips (JSON). size: clips of a batch, at most.
-    paired: it needs the true clips.
     """
 
     @property
@@ -55,9 +53,6 @@ class Measure(Protocol):
 
     @property
     def size(self) -> int: ...
-
-    @property
-    def paired(self) -> bool: ...
 
     def check(self, one: Batch, /) -> None:
         """Refuse clips that it cannot look at; one: a batch of a single clip of their shape."""
@@ -108,9 +103,10 @@ class Rows:
                 raise Refusal(f"{self._path(chunk)}: is gone or damaged; give the command again")
             yield {name: rows[: wanted - chunk.start] for name, rows in found.items()}
 
-    def column(self, name: str, first: int | None = None) -> np.ndarray:
-        """One array of all clips; for what is a number or two of each."""
-        return np.concatenate([table[name] for table in self.tables(first)])
+    def numbered(self, first: int) -> Iterator[tuple[range, Table]]:
+        """The same beside the numbers of the clips."""
+        for chunk, table in zip(self.chunks, self.tables(first), strict=False):
+            yield range(chunk.start, min(chunk.stop, first)), table
 
     def _provenance(self, chunk: range) -> str:
         told: dict[str, Any] = {
@@ -137,7 +133,7 @@ class Rows:
     def _write(self, chunk: range, rows: Table) -> None:
         path = self._path(chunk)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.stem}.{jax.process_index()}.part")
+        part = path.with_name(f".{path.stem}.{os.getpid()}.part")
         with part.open("wb") as file:
             arrays: dict[str, Any] = {**rows, PROVENANCE: np.array(self._provenance(chunk))}
             np.savez(file, **arrays)

@@ -1,16 +1,17 @@
 """Sets of clips that are compared: real ones, generated ones, and what simple answers look like."""
 
 from collections.abc import Sequence
-from copy import copy
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
+from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.data.clips import About, Clips, Windowed
+from vdm_jax.data.clips import About, Clips, Windowed, digest
+from vdm_jax.data.files import VIDEO_SUFFIXES
 from vdm_jax.data.folder import Folder
 from vdm_jax.data.layouts import UCF101
 from vdm_jax.data.shard import MANIFEST, Manifest, ShardFolder
@@ -19,14 +20,15 @@ from vdm_jax.data.transform import cover
 
 Video = UInt8[np.ndarray, "t h w 3"]
 TEST = "test"
+LONGEST = 120  # letters of a file's name, beyond which it is cut
 
 
 @runtime_checkable
 class ClipSet(Protocol):
     """Clips of one shape, by number. title: for people.
 
-    about: what clip `number` is called, and so on; sets whose keys agree are compared clip by clip.
-    identity: says what a clip holds, so that what was measured of it can be kept.
+    about: what clip `number` is called, and so on. identity: says what a clip holds, so that what
+    was measured of it can be kept.
     """
 
     @property
@@ -64,39 +66,40 @@ class Taken:
 
 
 class Given:
-    """The first frames of each clip of a storage, all brought to one size: generated elsewhere."""
+    """The first frames of clips of a storage, brought to one size: generated elsewhere.
 
-    def __init__(self, title: str, clips: Clips, num_frames: int, size: tuple[int, int]):
+    places: which clips, in order.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        clips: Clips,
+        places: Sequence[int],
+        *,
+        num_frames: int,
+        size: tuple[int, int],
+        resampling: Image.Resampling,
+    ):
         """Raises Refusal where a clip is too short, or of another size than the first."""
-        self.title, self._clips, self._count = title, clips, len(clips.infos)
-        self._frames, self._size = range(num_frames), size
-        for info in clips.infos:
-            if info.frames < num_frames:
-                raise Refusal(
-                    f"{clips}: {info.key} has {info.frames} frames, {num_frames} are compared; "
-                    f"--protocol.num-frames {info.frames} would take it"
-                )
-        one_size(clips)
-
-    def first(self, count: int) -> "Given":
-        """No more than the first clips."""
-        some = copy(self)
-        some._count = min(count, self._count)
-        return some
+        check(clips, num_frames)
+        self.title, self._clips, self._places = title, clips, list(places)
+        self._frames, self._size, self._resampling = range(num_frames), size, resampling
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._places)
 
     def __getitem__(self, number: int) -> Video:
-        frames = self._clips.read(number, self._frames)
-        return cover(frames, self._size, resampling=Image.Resampling.BILINEAR)
+        frames = self._clips.read(self._places[number], self._frames)
+        return cover(frames, self._size, resampling=self._resampling)
 
     def about(self, number: int) -> About:
-        info = self._clips.infos[number]
+        info = self._clips.infos[self._places[number]]
         return About(info.key, info.caption, info.fps)
 
     def identity(self, number: int) -> str:
-        return f"{self._clips.fingerprint}:{number} {len(self._frames)} {self._size}"
+        shape = f"{len(self._frames)} at {self._size} {self._resampling.name}"
+        return f"{self._clips.fingerprint}:{self._places[number]} {shape}"
 
 
 class CopyFirst:
@@ -134,6 +137,30 @@ class Extrapolated(CopyFirst):
 
 
 BASELINES: dict[str, type[CopyFirst]] = {"copy": CopyFirst, "linear": Extrapolated}
+REAL, OTHER = "real clips", "other real clips"
+RESERVED = {REAL, OTHER, *(each.title for each in BASELINES.values())}
+"""Titles of sets that are ours."""
+
+
+def video_of(about: About) -> str:
+    """The video that a window is of, or a clip that is one."""
+    video, colon, start = about.key.rpartition(":")
+    return video if colon and start.isdecimal() else about.key
+
+
+def bare(video: str) -> str:
+    """The name of a video's file in its folder, without its ending."""
+    path = PurePosixPath(video)
+    return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else video
+
+
+def name_of(about: About) -> str:
+    """A name for a file of this clip: of the video and where in it the window begins."""
+    start = about.key[len(video_of(about)) :].removeprefix(":") or "0"
+    name = quote(bare(video_of(about)), safe=" ()")
+    if len(name) > LONGEST:
+        name = f"{name[:80]}-{digest(name)[:16]}"
+    return f"{name}+{start}"
 
 
 def opened(path: Path, split: str | None) -> Clips:
@@ -164,6 +191,17 @@ def _one_of(split: str | None) -> Any:
     if split not in (None, "all", "train", "test"):
         raise Refusal(f"--split {split}: there are all, train and test")
     return split or "all"
+
+
+def check(clips: Clips, num_frames: int) -> None:
+    """Refuse generated clips of which one is too short, or that differ in size."""
+    one_size(clips)
+    for info in clips.infos:
+        if info.frames < num_frames:
+            raise Refusal(
+                f"{clips}: {info.key} has {info.frames} frames, {num_frames} are compared; "
+                f"--protocol.num-frames {info.frames} would take it"
+            )
 
 
 def one_size(clips: Clips) -> tuple[int, int]:

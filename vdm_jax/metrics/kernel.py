@@ -6,41 +6,18 @@ kernel (x . y / d + 1)^3 of Binkowski et al. 2018 (arXiv:1801.01401), section 3.
 0. Papers print it as it is or a thousandfold.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Integer
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.metrics.interval import Estimate, left_out
 from vdm_jax.metrics.moments import GROUPS, rows
-from vdm_jax.metrics.state import State
 
 BLOCK = 1024
 """Rows whose kernel with so many others is in memory at once: 8 MiB."""
-
-
-@dataclass(frozen=True, eq=False)
-class Features(State):
-    """The features themselves, in the order they came in: a kernel needs them all."""
-
-    rows: Float64[np.ndarray, "n d"] = field(default_factory=lambda: np.zeros((0, 0)))
-
-    @property
-    def count(self) -> int:
-        return len(self.rows)
-
-    def update(self, features: Float[Any, "n d"]) -> "Features":
-        """With these rows after the others."""
-        return self.merge(Features(rows(features)))
-
-    def merge(self, other: "Features") -> "Features":
-        if not (self.count and other.count):
-            return other if other.count else self
-        _same_width(self.rows, other.rows)
-        return Features(np.concatenate([self.rows, other.rows]))
 
 
 class Subsets(NamedTuple):
@@ -64,24 +41,32 @@ def mmd(a: Float[Any, "n d"], b: Float[Any, "m d"]) -> float:
     return _unbiased(_sum(a, a) - _diagonal(a), _sum(b, b) - _diagonal(b), _sum(a, b), a, b)
 
 
-def mmd_estimate(a: Float[Any, "n d"], b: Float[Any, "m d"], *, groups: int = GROUPS) -> Estimate:
-    """`mmd` of all clips with its jackknife interval: row i is in group i % groups.
+def mmd_estimate(
+    a: Float[Any, "n d"],
+    b: Float[Any, "m d"],
+    parts: tuple[Integer[Any, " n"], Integer[Any, " m"]] | None = None,
+) -> Estimate:
+    """`mmd` of all clips with its jackknife interval.
 
-    What `interval.jackknife` gives for it, at the price of a single one.
+    parts: which part each row is in, of those that are left out in turn, of both sides at once;
+    None deals rows to `GROUPS` by their number. What `interval.jackknife` gives for it, at the
+    price of a single one. Raises Refusal as `mmd` does, and where one part leaves too few.
     """
     a, b = _checked(a, b)
-    groups = min(groups, len(a), len(b))
-    if groups < 3:
+    groups = min(GROUPS, len(a), len(b))
+    of_a, of_b = (np.arange(len(x)) % groups for x in (a, b)) if parts is None else parts
+    names = np.unique(np.concatenate([of_a, of_b]))
+    dealt = [[x[of == name] for name in names] for x, of in ((a, of_a), (b, of_b))]
+    if any(len(x) - max(map(len, each)) < 2 for x, each in zip((a, b), dealt, strict=True)):
         raise Refusal(f"an interval needs at least 3 clips of both, got {len(a)} and {len(b)}")
-    aa, bb, ab = _table(a, a, groups), _table(b, b, groups), _table(a, b, groups)
-    for table, x in ((aa, a), (bb, b)):
-        table[np.diag_indices(groups)] -= [_diagonal(x[g::groups]) for g in range(groups)]
+    aa, bb, ab = (_table(dealt[i], dealt[j]) for i, j in ((0, 0), (1, 1), (0, 1)))
+    for table, each in zip((aa, bb), dealt, strict=True):
+        table[np.diag_indices(len(names))] -= [_diagonal(part) for part in each]
     value = _unbiased(aa.sum(), bb.sum(), ab.sum(), a, b)
     left = []
-    for group in range(groups):
-        rest_a, rest_b = (np.arange(len(x)) % groups != group for x in (a, b))
+    for group, name in enumerate(names):
         left_aa, left_bb, left_ab = (_smaller(table, group) for table in (aa, bb, ab))
-        left.append(_unbiased(left_aa, left_bb, left_ab, a[rest_a], b[rest_b]))
+        left.append(_unbiased(left_aa, left_bb, left_ab, a[of_a != name], b[of_b != name]))
     return left_out(value, left, len(a))
 
 
@@ -134,12 +119,10 @@ def _unbiased(
 
 
 def _table(
-    a: Float64[np.ndarray, "n d"], b: Float64[np.ndarray, "m d"], groups: int
-) -> Float64[np.ndarray, "groups groups"]:
-    """The kernel summed over the pairs of each group of `a` with each of `b`."""
-    return np.array(
-        [[_sum(a[g::groups], b[h::groups]) for h in range(groups)] for g in range(groups)]
-    )
+    a: Sequence[Float64[np.ndarray, "_ d"]], b: Sequence[Float64[np.ndarray, "_ d"]]
+) -> Float64[np.ndarray, "parts parts"]:
+    """The kernel summed over the pairs of each part of `a` with each of `b`."""
+    return np.array([[_sum(x, y) for y in b] for x in a])
 
 
 def _smaller(table: Float64[np.ndarray, "groups groups"], group: int) -> float:
@@ -149,7 +132,8 @@ def _smaller(table: Float64[np.ndarray, "groups groups"], group: int) -> float:
 
 def _sum(a: Float64[np.ndarray, "n d"], b: Float64[np.ndarray, "m d"]) -> float:
     """Of the kernel over all pairs."""
-    return sum(float(_kernel(x @ y.T, a).sum()) for x in _blocks(a) for y in _blocks(b))
+    each = (float(_kernel(x @ y.T, a).sum()) for x in _blocks(a) for y in _blocks(b))
+    return sum(each, 0.0)
 
 
 def _diagonal(a: Float64[np.ndarray, "n d"]) -> float:
