@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,7 @@ class Drawn:
                 video.write(path, pictures, about.fps, codec=video.Lossless())
 
 
+@cache
 def weights_of(model: Path) -> str:
     """A name of the weights that a model or run directory draws with."""
     stored = checkpoint.stored_weights(model)
