@@ -42,9 +42,9 @@ def videos(seed=0, count=2, num_frames=3, size=24):
     return jnp.asarray(rng.uniform(-1, 1, (count, num_frames, size, size, 3)), "float32")
 
 
-def torch_answer(model, video):
+def torch_answer(model, video, dtype=torch.float64):
     """NLayerDiscriminator's layers with group norm in place of batch norm, in torch."""
-    functional, tensor = torch.nn.functional, lambda a: torch.tensor(np.asarray(a)).double()
+    functional, tensor = torch.nn.functional, lambda a: torch.tensor(np.asarray(a)).to(dtype)
     b, t = video.shape[:2]
     x = tensor(video).flatten(0, 1).permute(0, 3, 1, 2)
     strides = [2] * FRAMES.layers + [1, 1]
@@ -62,8 +62,12 @@ def torch_answer(model, video):
 
 @pytest.mark.parity
 def test_it_equals_the_original_but_for_the_norm(frames):
+    """As near to float64 as torch's own float32 is, which depends on the processor."""
     video = videos()
-    np.testing.assert_allclose(frames(video), torch_answer(frames, video), rtol=0, atol=2e-6)
+    exact, theirs = (torch_answer(frames, video, d) for d in (torch.float64, torch.float32))
+    floor = np.abs(theirs - exact).max()
+    assert 0 < floor < 4e-6
+    np.testing.assert_allclose(frames(video), exact, rtol=0, atol=1.5 * floor)
 
 
 def test_frames_are_judged_alone_and_clips_together(frames, clips):

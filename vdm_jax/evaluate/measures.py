@@ -61,7 +61,8 @@ class Network:
         self._arrays = arrays
 
         def run(params: nnx.State, arrays: dict[str, Array]) -> Mapping[str, Array]:
-            return look(nnx.merge(graphdef, params), **arrays)
+            with jax.default_matmul_precision("highest"):  # accelerators round float32 otherwise
+                return look(nnx.merge(graphdef, params), **arrays)
 
         self._run = jax.jit(run, out_shardings=whole)
 

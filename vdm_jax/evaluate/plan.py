@@ -116,10 +116,12 @@ def planned(config: EvaluateConfig, asked: Asked, output: Path) -> Plan:
         protocol, num_clips=count, every=windows.every, step=windows.step, fps=source.fps
     )
     real = Taken(REAL, source, order.real[:count])
-    fakes: dict[str, Sequence[ClipSet]] = {
-        title: [_given(title, clips, protocol, paired=title in order.beside)]
-        for title, clips in storages.items()
-    }
+    fakes: dict[str, Sequence[ClipSet]] = {}
+    for title, clips in storages.items():
+        places = np.arange(len(clips.infos))
+        if title not in order.beside:
+            np.random.default_rng(protocol.seed).shuffle(places)
+        fakes[title] = [_given(title, clips, protocol, places[:count].tolist())]
     for model in models:
         fakes[model.title] = _runs(model, source, order.real[:count], protocol, config, output)
     for name in asked.baselines:
@@ -140,17 +142,10 @@ def planned(config: EvaluateConfig, asked: Asked, output: Path) -> Plan:
     )
 
 
-def _given(title: str, clips: Clips, protocol: Protocol, *, paired: bool) -> Given:
-    """In order of their names where each lies beside a real one, else some at random."""
-    count, size = protocol.num_clips, protocol.size
-    assert protocol.num_frames is not None and size is not None and count is not None, "completed"
-    places = np.arange(len(clips.infos))
-    if not paired:
-        np.random.default_rng(protocol.seed).shuffle(places)
-    return Given(
-        title, clips, places[:count].tolist(),
-        num_frames=protocol.num_frames, size=size, resampling=protocol.resampling,
-    )  # fmt: skip
+def _given(title: str, clips: Clips, protocol: Protocol, places: Sequence[int]) -> Given:
+    frames, size = protocol.num_frames, protocol.size
+    assert frames is not None and size is not None, "completed"
+    return Given(title, clips, places, num_frames=frames, size=size, resampling=protocol.resampling)
 
 
 def _runs(

@@ -17,7 +17,6 @@ from vdm_jax.evaluate.sets import ClipSet
 from vdm_jax.metrics.interval import LEVEL, Estimate
 
 SHOWN = 6  # clips of each set on the page
-GIVEN = "real"
 COLOURS = {"fake": "#2563eb", "real": "#16a34a"}
 
 
@@ -167,7 +166,7 @@ def _clips(plan: Plan) -> str:
     """Some clips of each set, playing; rows are numbers, columns sets."""
     chosen = np.linspace(0, len(plan.real) - 1, min(SHOWN, len(plan.real))).round().astype(int)
     columns: Mapping[str, ClipSet] = {
-        GIVEN: plan.real,
+        "real": plan.real,
         **{title: several[0] for title, several in plan.fakes.items()},
     }
     shown = {title: np.stack([clips[int(i)] for i in chosen]) for title, clips in columns.items()}
