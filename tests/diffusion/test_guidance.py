@@ -267,7 +267,7 @@ def test_imputation_with_reconstruction_extends_a_clip():
 
     def extend(weight: float) -> jax.Array:
         observation = Observation(Frames((0, 1)), truth[:, :2], weight)
-        denoise = imputation(reconstruction(ideal, [observation]), known, truth)
+        denoise = imputation(reconstruction(ideal, [observation]), known[None], truth)
         levels = Cosine().ladder(30)
         return jax.jit(lambda z: DDIM()(denoise, z, levels, None, jax.random.key(0)))(
             video(4, truth.shape)

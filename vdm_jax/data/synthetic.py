@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float32, Int, UInt8
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.effects import Effect, Timeline
+from vdm_jax.data.paths import Path, Straight, pace
 
 VERSION = "moving-shapes-1"  # part of the fingerprint: change it when the same i draws another clip
 
@@ -106,8 +107,9 @@ class Thing(NamedTuple):
     way: Float32[np.ndarray, "2"]
 
     @property
-    def caption(self) -> str:
-        return f"a {self.colour} {self.shape} moves {self.direction} {self.speed}"
+    def margin(self) -> float:
+        """Least distance of its centre from a wall."""
+        return SHAPES[self.shape].reach * self.radius
 
 
 class Scene(NamedTuple):
@@ -174,6 +176,7 @@ class MovingShapes:
     speeds: tuple[str, ...] = tuple(SPEEDS)
     radius: tuple[float, float] = (0.11, 0.17)
     ground: tuple[float, float] = (24.0, 56.0)
+    path: Path = Straight()
     effects: tuple[Effect, ...] = ()
 
     def __post_init__(self) -> None:
@@ -185,7 +188,8 @@ class MovingShapes:
             raise Refusal("num_frames, num_objects and length must be at least 1")
         side = min(self.height, self.width)
         across = 2 * side * self.radius[1] * max(SHAPES[s].reach for s in self.shapes)
-        need = across + self.width * max(SPEEDS[s] for s in self.speeds) + 1
+        fastest = self.path.fastest({name: SPEEDS[name] for name in self.speeds})
+        need = across + self.width * fastest + 1
         if need > side:
             raise Refusal(
                 f"height={self.height}, width={self.width}, radius={self.radius}: the largest shape"
@@ -286,23 +290,26 @@ class MovingShapes:
         things = tuple(self._thing(*rng.random(5).tolist()) for _ in range(self.num_objects))
         return Scene(things, low + (high - low) * ground)
 
-    def _thing(self, what: float, pace: float, size: float, x: float, y: float) -> Thing:
+    def _thing(self, what: float, hurry: float, size: float, x: float, y: float) -> Thing:
         colour, shape, direction = self._combinations[int(what * len(self._combinations))]
-        speed = self.speeds[int(pace * len(self.speeds))]
-        low, high = self.radius
+        number, rest = pace(hurry, len(self.speeds))
+        speed, (low, high) = self.speeds[number], self.radius
         radius = min(self.height, self.width) * (low + (high - low) * size)
         margin = SHAPES[shape].reach * radius  # half a pixel stays clear of the frame's edge
         place: list[float] = []
-        way = [SPEEDS[speed] * self.width * part for part in DIRECTIONS[direction]]
+        far = self.path.speed(SPEEDS[speed], rest) * self.width
+        way = [far * part for part in DIRECTIONS[direction]]
         for u, step, end in ((x, way[0], self.width - 1), (y, way[1], self.height - 1)):
-            first, last = margin - min(0.0, step), end - margin - max(0.0, step)
+            first, last = self.path.room(step, margin, end - margin)
             place.append(first + u * (last - first))
         start, path = np.array(place, np.float32), np.array(way, np.float32)
         return Thing(colour, shape, direction, speed, radius, start, path)
 
-    @staticmethod
-    def _caption(scene: Scene) -> str:
-        return " and ".join(thing.caption for thing in scene.things)
+    def _caption(self, scene: Scene) -> str:
+        return " and ".join(
+            f"a {thing.colour} {thing.shape} {self.path.words(thing.direction, thing.speed)}"
+            for thing in scene.things
+        )
 
     def _label(self, thing: Thing) -> int:
         label = self.colours.index(thing.colour)
@@ -314,7 +321,14 @@ class MovingShapes:
 
     def _positions(self, scene: Scene, time: Int[np.ndarray, " t"]) -> Float32[np.ndarray, "n t 2"]:
         part = (time / max(1, self.num_frames - 1)).astype(np.float32)[:, None]
-        return np.stack([thing.start + part * thing.way for thing in scene.things])
+        ends = np.array([self.width - 1, self.height - 1], np.float32)
+        margins = (np.float32(thing.margin) for thing in scene.things)
+        return np.stack(
+            [
+                self.path.at(thing.start, part * thing.way, m + 0 * ends, ends - m)
+                for thing, m in zip(scene.things, margins, strict=True)
+            ]
+        )
 
     def _distance(
         self, thing: Thing, at: Float32[np.ndarray, "t 2"]

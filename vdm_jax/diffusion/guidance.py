@@ -74,7 +74,7 @@ class Operator(Protocol):
 
     def observe(self, x0: Video) -> Array: ...
 
-    def free(self, x0: Video) -> Bool[Array, " t"]: ...
+    def free(self, x0: Video) -> Bool[Array, "#b t"]: ...
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,21 @@ class Frames:
             raise Refusal(f"frames {self.indices}: at least one is needed, from 0 to {t - 1}")
         return x0[:, jnp.array(self.indices)]
 
-    def free(self, x0: Video) -> Bool[Array, " t"]:
-        return jnp.ones(x0.shape[1], bool).at[jnp.array(self.indices)].set(False)
+    def free(self, x0: Video) -> Bool[Array, "1 t"]:
+        return jnp.ones((1, x0.shape[1]), bool).at[:, jnp.array(self.indices)].set(False)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Frames marked `known`, which may be others in each video; the rest is seen as zeros."""
+
+    known: Bool[Array, "b t"]
+
+    def observe(self, x0: Video) -> Video:
+        return jnp.where(self.known[..., None, None, None], x0, 0)
+
+    def free(self, x0: Video) -> Bool[Array, "b t"]:
+        return ~self.known
 
 
 @dataclass(frozen=True)
@@ -102,8 +115,8 @@ class Interleave:
     def observe(self, x0: Video) -> Float[Array, "b known h w c"]:
         return x0[:, :: self.stride]
 
-    def free(self, x0: Video) -> Bool[Array, " t"]:
-        return jnp.arange(x0.shape[1]) % self.stride != 0
+    def free(self, x0: Video) -> Bool[Array, "1 t"]:
+        return jnp.arange(x0.shape[1])[None] % self.stride != 0
 
 
 @dataclass(frozen=True)
@@ -119,8 +132,8 @@ class Downsample:
             raise Refusal(f"frames of {h}x{w}: height and width must be multiples of factor {f}")
         return x0.reshape(b, t, h // f, f, w // f, f, c).mean(axis=(3, 5))
 
-    def free(self, x0: Video) -> Bool[Array, " t"]:
-        return jnp.ones(x0.shape[1], bool)
+    def free(self, x0: Video) -> Bool[Array, "1 t"]:
+        return jnp.ones((1, x0.shape[1]), bool)
 
 
 @dataclass(frozen=True)
@@ -149,14 +162,15 @@ def reconstruction(denoise: Denoiser, observations: Sequence[Observation]) -> De
             return jnp.sum(jnp.stack([_misfit(o, x0) for o in active])), x0
 
         gradient, x0 = jax.grad(misfit, has_aux=True)(z)
-        free = jnp.stack([o.operator.free(x0) for o in active]).all(axis=0)
+        seen = [jnp.broadcast_to(o.operator.free(x0), x0.shape[:2]) for o in active]
+        free = jnp.stack(seen).all(axis=0)
         pull = level.broadcast(z).alpha / 2 * gradient
-        return x0 - jnp.where(free[None, :, None, None, None], pull, 0)
+        return x0 - jnp.where(free[..., None, None, None], pull, 0)
 
     return guided
 
 
-def imputation(denoise: Denoiser, known: Bool[Array, " t"], value: Video) -> Denoiser:
+def imputation(denoise: Denoiser, known: Bool[Array, "#b t"], value: Video) -> Denoiser:
     """Known frames are what they are, whatever is predicted.
 
     This is the replacement method of Song et al. 2021, with one noise for the whole walk when the
@@ -164,7 +178,7 @@ def imputation(denoise: Denoiser, known: Bool[Array, " t"], value: Video) -> Den
     """
 
     def guided(z: Video, level: Level, cond: PyTree) -> Video:
-        return jnp.where(known[None, :, None, None, None], value, denoise(z, level, cond))
+        return jnp.where(known[..., None, None, None], value, denoise(z, level, cond))
 
     return guided
 

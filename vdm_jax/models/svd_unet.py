@@ -134,6 +134,16 @@ class SVDUNetConfig:
         return 4 * self.widths[0]
 
     @property
+    def signal_channels(self) -> int:
+        """Of the noisy video that enters."""
+        return self.out_channels
+
+    @property
+    def stride(self) -> int:
+        """Height and width of a video must be multiples of this: any will do."""
+        return 1
+
+    @property
     def concat_channels(self) -> int:
         """Channels that cond.concat adds."""
         return self.in_channels - self.out_channels

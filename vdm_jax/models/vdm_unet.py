@@ -95,6 +95,11 @@ class VDMUNetConfig:
         return 4 * self.channels
 
     @property
+    def signal_channels(self) -> int:
+        """Of the noisy video that enters."""
+        return self.in_channels
+
+    @property
     def stride(self) -> int:
         """Height and width of a video must be multiples of this."""
         return self.patch_size * 2 ** (len(self.multipliers) - 1)

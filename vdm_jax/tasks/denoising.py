@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,22 @@ from jaxtyping import Array, Bool, Float, Int
 from vdm_jax.conditioning.drop import null
 from vdm_jax.conditioning.text import tower_tokens
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.diffusion.denoiser import Denoiser, denoiser
+from vdm_jax.diffusion.denoiser import Denoiser
 from vdm_jax.diffusion.guidance import cfg
 from vdm_jax.diffusion.level import Level
 from vdm_jax.diffusion.loss import denoising_loss
 from vdm_jax.diffusion.process import Process
 from vdm_jax.models.cond import Cond
-from vdm_jax.models.svd_unet import SVDUNetConfig
-from vdm_jax.models.vdm_unet import VDMUNetConfig
-from vdm_jax.tasks.task import Around, Arrays, ModelConfig, Sampling, VideoModel, VideoShape
+from vdm_jax.tasks import space
+from vdm_jax.tasks.task import Arrays, Denoising, ModelConfig, Sampling, VideoModel
+
+NOISE = "latents"
+"""The name of the unit noise that a request brings, in the space that the network works in."""
+
+KNOWN = "known"
+"""The name, in the arrays of a request, of which frames are known: "b t"."""
+GIVEN = "given"
+"""The name of the known frames themselves, in the space that the network works in."""
 
 EMBEDDED = "text_embedding"
 """The name, in samples and in the arrays of a task, of captions that went through the text tower
@@ -50,15 +57,15 @@ def loss(
     key: Array,
     *,
     known: Bool[Array, "b t"] | None = None,
+    counts: Float[Array, "b t"] | None = None,
 ) -> Float[Array, ""]:
     """Weighted squared error of `denoise` at random levels, one level a video.
 
-    Frames marked `known` enter clean and are not priced.
+    Frames marked `known` enter clean and are not priced. counts: how much each frame counts.
     """
     level_key, noise_key = jax.random.split(key)
     drawn = process.density.sample(level_key, (x0.shape[0], 1))
     level = Level(*(jnp.broadcast_to(part, x0.shape[:2]) for part in drawn))
-    counts = None
     if known is not None:
         level = level.clean_where(known)
         counts = 1.0 - known.astype(jnp.float32)
@@ -67,64 +74,62 @@ def loss(
     ).value
 
 
-def sample(
-    process: Process,
-    sampling: Sampling,
+class Walk(NamedTuple):
+    """The randomness of a drawing: of the noise it starts from, of its steps."""
+
+    start: Array
+    steps: Array
+
+
+def walk(
+    task: Denoising,
     model: VideoModel,
-    video: VideoShape,
-    rows: Int[Array, " b"],
+    denoise: Denoiser,
+    arrays: Arrays,
     cond: Cond,
-    key: Array,
-    around: Around,
+    keys: Walk,
     *,
     known: tuple[Float[Array, "b t h w c"], Bool[Array, "b t"]] | None = None,
 ) -> Float[Array, "b t h w c"]:
-    """Videos in -1..1 from noise; the frames of `known` (values, which) stand clean throughout.
+    """Clean videos from unit noise, in the space that the network works in.
 
-    Guidance nulls the tokens only: the picture stays in both of its branches.
+    "row" of `arrays` numbers the videos; NOISE, where there, is the noise that is walked from.
+    The frames of `known` (values, which) stand clean throughout.
     """
-    start_key, walk_key = jax.random.split(key)
-    levels = process.schedule.ladder(sampling.num_steps)
-    noise = jax.vmap(lambda key: jax.random.normal(key, video.sizes))(row_keys(start_key, rows))
-    z = levels.sigma[0] * noise
+    rows = arrays["row"]
+    levels = task.process.schedule.ladder(task.sampling.num_steps)
+    unit = noise(arrays, NOISE, keys.start, rows, space.sizes(model, task.video))
+    z = jnp.hypot(levels.alpha[0], levels.sigma[0]) * unit  # the deviation of unit-variance data
     if known is not None:
         values, which = known
         levels = levels.clean_where(which)
         z = jnp.where(which[..., None, None, None], values, z)
-    denoise = denoiser(model.network, process.precond)
-    if sampling.guidance_scale != 1.0 and cond.tokens:
-        denoise = cfg(denoise, null(cond, ("tokens",)), sampling.guidance_scale)
-    return sampling.sampler(around(denoise), z, levels, cond, row_keys(walk_key, rows))
+    return task.sampling.sampler(denoise, z, levels, cond, row_keys(keys.steps, rows))
+
+
+def noise(
+    arrays: Arrays, name: str, key: Array, rows: Int[Array, " b"], shape: tuple[int, ...]
+) -> Array:
+    """The unit noise of the request, or one drawn for each row by its number."""
+    if name not in arrays:
+        keys = row_keys(key, rows)
+        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    given = arrays[name]
+    if given.shape[1:] != shape:
+        raise Refusal(f"{name} has the shape {given.shape[1:]} a video; {shape} is needed")
+    return given
+
+
+def guided(denoise: Denoiser, cond: Cond, sampling: Sampling) -> Denoiser:
+    """`denoise`, compared with its answer where the caption is hidden; the rest stays in both."""
+    if not cond.tokens:
+        return denoise
+    return cfg(denoise, lambda cond: null(cond, ("tokens",)), sampling.guidance_scale)
 
 
 def row_keys(key: Array, rows: Int[Array, " b"]) -> Array:
     """A key for each row, by its number: what is drawn does not depend on its neighbours."""
     return jax.vmap(partial(jax.random.fold_in, key))(rows)
-
-
-def check_network(
-    what: str,
-    network: VDMUNetConfig | SVDUNetConfig | None,
-    video: VideoShape,
-    *,
-    concat: int | None,
-    vec: int | None,
-) -> None:
-    """Refuse a network that cannot take the videos, or the ports, of the task `what`."""
-    if not isinstance(network, VDMUNetConfig):
-        raise Refusal(f"{what} in pixels needs a VDMUNetConfig, got a {type(network).__name__}")
-    colours = video.sizes[-1]
-    wanted = {"in_channels": colours, "out_channels": colours, "concat_channels": concat,
-              "vec_features": vec}  # fmt: skip
-    for name, needed in wanted.items():
-        if getattr(network, name) != needed:
-            got = getattr(network, name)
-            raise Refusal(f"{what} needs model.network.{name} {needed}, got {got}")
-    if video.height % network.stride or video.width % network.stride:
-        raise Refusal(
-            f"task.video is {video.height}x{video.width}; model.network takes multiples of "
-            f"{network.stride}"
-        )
 
 
 def check_chances(**chances: float) -> None:

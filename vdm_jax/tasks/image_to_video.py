@@ -17,11 +17,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 from vdm_jax.conditioning.drop import drop
+from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.transform import cover
 from vdm_jax.diffusion.denoiser import Denoiser, denoiser
 from vdm_jax.diffusion.process import Process
 from vdm_jax.models.cond import Cond
-from vdm_jax.tasks import denoising
+from vdm_jax.tasks import denoising, space
 from vdm_jax.tasks.task import (
     Around,
     Arrays,
@@ -57,8 +58,10 @@ class ImageToVideo:
         return 1
 
     def check(self, model: ModelConfig) -> None:
-        denoising.check_network(
-            "image-to-video", model.network, self.video, concat=PICTURE_CHANNELS, vec=TIME_FEATURES
+        if model.vae is not None:
+            raise Refusal("image-to-video in pixels needs model.vae None")
+        space.check_network(
+            "image-to-video", model, self.video, beside=PICTURE_CHANNELS, numbers=(TIME_FEATURES,)
         )
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
@@ -120,15 +123,23 @@ class ImageToVideo:
         cond = drop(self.condition(model, arrays), drop_key, hidden)
         return self.price(self.answer(model), self.clean(model, arrays), cond, loss_key), {}
 
+    def draw(
+        self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
+    ) -> Float[Array, "b t h w c"]:
+        """Guidance hides the caption only: the picture stays in both of its branches."""
+        cond, keys = self.condition(model, arrays), denoising.Walk(*jax.random.split(key))
+        assert cond.concat is not None
+        known = cond.concat[..., :3], self.known(cond)
+        denoise = denoising.guided(self.answer(model), cond, self.sampling)
+        return denoising.walk(self, model, around(denoise), arrays, cond, keys, known=known)
+
+    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        return x0
+
     def generate(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
-        cond = self.condition(model, arrays)
-        assert cond.concat is not None
-        return denoising.sample(
-            self.process, self.sampling, model, self.video, arrays["row"], cond, key, around,
-            known=(cond.concat[..., :3], self.known(cond)),
-        )  # fmt: skip
+        return self.decode(model, self.draw(model, arrays, key, around=around))
 
 
 def time_features(num_frames: int) -> Float[Array, "{num_frames} d"]:

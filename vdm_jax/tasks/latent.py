@@ -13,21 +13,17 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.diffusion.denoiser import Denoiser
 from vdm_jax.diffusion.density import LogNormal
-from vdm_jax.diffusion.level import Level
 from vdm_jax.diffusion.loss import OutputWeight
 from vdm_jax.diffusion.precond import V
 from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.schedule import Karras
-from vdm_jax.models.cond import Cond
 from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vae import VAE
 from vdm_jax.nn.pieces import Chunked, Pieces
-from vdm_jax.tasks import denoising
 from vdm_jax.tasks.task import Arrays, Denoising, ModelConfig, VideoModel, VideoShape, to_signal
 
 PROCESS = Process(
@@ -155,36 +151,3 @@ def sizes(model: VideoModel, video: VideoShape) -> tuple[int, int, int, int]:
     config = vae_of(model).config
     rows, columns = (-(-size // config.stride) for size in (video.height, video.width))
     return video.num_frames, rows, columns, config.latent_channels
-
-
-def sample(
-    task: Latent,
-    model: VideoModel,
-    denoise: Denoiser,
-    noise: Float[Array, "b t h w c"],
-    cond: Cond,
-    keys: Array,
-) -> Float[Array, "b t H W 3"]:
-    """Videos in -1..1 from unit noise, one for each key."""
-    levels = task.process.schedule.ladder(task.sampling.num_steps)
-    top = _deviation(Level(levels.alpha[0], levels.sigma[0]))
-    x0 = task.sampling.sampler(denoise, top * noise, levels, cond, keys)
-    return decode(model, x0, task.video, task.decoding)
-
-
-def noise(
-    arrays: Arrays, name: str, key: Array, rows: Int[Array, " b"], shape: tuple[int, ...]
-) -> Array:
-    """The unit noise of the request, or one drawn for each row by its number."""
-    if name not in arrays:
-        keys = denoising.row_keys(key, rows)
-        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-    given = arrays[name]
-    if given.shape[1:] != shape:
-        raise Refusal(f"{name} has the shape {given.shape[1:]} a video; {shape} is needed")
-    return given
-
-
-def _deviation(level: Level) -> Float[Array, ""]:
-    """Standard deviation of unit-variance data at a level: that of the noise to begin with."""
-    return jnp.hypot(level.alpha, level.sigma)

@@ -140,16 +140,21 @@ class StableInterpolation:
         cond = drop(cond, drop_key, {"tokens": self.caption_drop})
         return self.price(self.answer(model), x0, cond, loss_key), {}
 
+    def draw(
+        self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
+    ) -> Float[Array, "b t h w c"]:
+        """Guidance hides the caption; the given frames and the numbers stay in both branches."""
+        cond, keys = self.condition(model, arrays), denoising.Walk(*jax.random.split(key))
+        denoise = denoising.guided(self.answer(model), cond, self.sampling)
+        return denoising.walk(self, model, around(denoise), arrays, cond, keys)
+
+    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        return latent.decode(model, x0, self.video, self.decoding)
+
     def generate(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
-        """Guidance nulls the caption; the given frames and the numbers stay in both branches."""
-        start_key, walk_key = jax.random.split(key)
-        rows, cond = arrays["row"], self.condition(model, arrays)
-        noise = latent.noise(arrays, "latents", start_key, rows, latent.sizes(model, self.video))
-        denoise = stable_text.guided(self.answer(model), cond, self.sampling)
-        keys = denoising.row_keys(walk_key, rows)
-        video = latent.sample(self, model, around(denoise), noise, cond, keys)
+        video = self.decode(model, self.draw(model, arrays, key, around=around))
         if "ends" not in arrays:
             return video
         given = latent.cropped(to_signal(arrays["ends"]), model, self.video)

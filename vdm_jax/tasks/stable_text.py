@@ -20,11 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vdm_jax.conditioning.drop import drop, null
+from vdm_jax.conditioning.drop import drop
 from vdm_jax.conditioning.micro import check_micro, micro
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser, denoiser
-from vdm_jax.diffusion.guidance import cfg
 from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.sampler import Euler
 from vdm_jax.models.cond import Cond
@@ -146,16 +145,21 @@ class StableText:
         cond = drop(cond, drop_key, {"tokens": self.caption_drop})
         return self.price(self.answer(model), self.clean(model, arrays), cond, loss_key)
 
+    def draw(
+        self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
+    ) -> Float[Array, "b t h w c"]:
+        """Guidance hides the caption; numbers are told to both of its branches."""
+        cond, keys = self.condition(model, arrays), denoising.Walk(*jax.random.split(key))
+        denoise = denoising.guided(self.answer(model), cond, self.sampling)
+        return denoising.walk(self, model, around(denoise), arrays, cond, keys)
+
+    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        return latent.decode(model, x0, self.video, self.decoding)
+
     def generate(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
-        """Guidance nulls the caption; numbers are told to both of its branches."""
-        start_key, walk_key = jax.random.split(key)
-        rows, cond = arrays["row"], self.condition(model, arrays)
-        noise = latent.noise(arrays, "latents", start_key, rows, latent.sizes(model, self.video))
-        denoise = guided(self.answer(model), cond, self.sampling)
-        keys = denoising.row_keys(walk_key, rows)
-        return latent.sample(self, model, around(denoise), noise, cond, keys)
+        return self.decode(model, self.draw(model, arrays, key, around=around))
 
 
 def _still(model: VideoModel, arrays: Arrays) -> Cond:
@@ -184,10 +188,3 @@ def told(cond: Cond, model: VideoModel, arrays: Arrays, num_frames: int) -> Cond
         return cond
     fps, motion = arrays["micro"].T
     return replace(cond, vec=micro(fps, motion, 0 * fps, num_frames)[..., :TOLD])
-
-
-def guided(denoise: Denoiser, cond: Cond, sampling: Sampling) -> Denoiser:
-    """`denoise`, compared with its answer where the caption is hidden."""
-    if not cond.tokens:
-        return denoise
-    return cfg(denoise, null(cond, ("tokens",)), sampling.guidance_scale)

@@ -172,17 +172,24 @@ class StableVideo:
         cond = null(cond, ("tokens",), where=u < 2 / 3 * p)
         return null(cond, ("concat",), where=(p / 3 <= u) & (u < p))
 
-    def generate(
+    def draw(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
         start_key, walk_key, picture_key = jax.random.split(key, 3)
         rows, size = arrays["row"], arrays["picture"].shape[1:]
-        noise = latent.noise(arrays, "latents", start_key, rows, latent.sizes(model, self.video))
-        pictures = latent.noise(arrays, "image_noise", picture_key, rows, size)
+        pictures = denoising.noise(arrays, "image_noise", picture_key, rows, size)
         cond = self.condition(model, {**arrays, "image_noise": pictures})
         denoise = self.sampling.guided(self.answer(model), cond, self.video.num_frames)
-        keys = denoising.row_keys(walk_key, rows)
-        return latent.sample(self, model, around(denoise), noise, cond, keys)
+        keys = denoising.Walk(start_key, walk_key)
+        return denoising.walk(self, model, around(denoise), arrays, cond, keys)
+
+    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        return latent.decode(model, x0, self.video, self.decoding)
+
+    def generate(
+        self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
+    ) -> Float[Array, "b t h w c"]:
+        return self.decode(model, self.draw(model, arrays, key, around=around))
 
 
 def _strengths(key: Array, count: int) -> Float[Array, " n"]:

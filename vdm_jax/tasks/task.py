@@ -194,6 +194,16 @@ class Denoising(Task, Protocol):
         """How videos are drawn: a part with `num_steps` and `sampler`."""
         ...
 
+    def draw(
+        self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
+    ) -> Float[Array, "b t h w c"]:
+        """What `generate` draws, in the space that the network works in."""
+        ...
+
+    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        """What was drawn, as frames in -1..1, of as many frames as there are."""
+        ...
+
 
 @dataclass(frozen=True)
 class Parts:

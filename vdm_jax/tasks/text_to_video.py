@@ -1,4 +1,4 @@
-"""Captions to videos; with a model that has no text encoder, videos from noise alone."""
+"""Captions to videos, in pixels or in latents; without a text encoder, videos from noise alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from vdm_jax.conditioning.drop import drop
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser, denoiser
 from vdm_jax.diffusion.process import Process
-from vdm_jax.tasks import denoising
+from vdm_jax.nn.pieces import Chunked, Pieces
+from vdm_jax.tasks import denoising, space
 from vdm_jax.tasks.task import (
     Around,
     Arrays,
@@ -20,17 +21,20 @@ from vdm_jax.tasks.task import (
     Sampling,
     VideoModel,
     VideoShape,
-    to_signal,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextToVideo:
-    """Videos in pixels, from their captions. A class is a caption of one word."""
+    """Videos from their captions. A class is a caption of one word.
+
+    decoding: how latents become frames when they are too many for the device.
+    """
 
     process: Process
     video: VideoShape = VideoShape()
     sampling: Sampling = Sampling()
+    decoding: Pieces = Chunked(8)
     caption_drop: float = 0.1
     """Part of the training samples whose caption is hidden, for guidance."""
 
@@ -42,10 +46,13 @@ class TextToVideo:
         return 0
 
     def check(self, model: ModelConfig) -> None:
-        denoising.check_network("text-to-video", model.network, self.video, concat=None, vec=None)
+        space.check_network("text-to-video", model, self.video, beside=0)
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
-        return {"video": batch["video"], **model.tokenize(batch["caption"])}
+        return {
+            **space.prepared(model, self.video, batch),
+            **denoising.captioned(model, batch),
+        }
 
     def request(
         self,
@@ -58,7 +65,7 @@ class TextToVideo:
         return model.tokenize(captions)
 
     def clean(self, model: VideoModel, arrays: Arrays) -> Float[Array, "b t h w c"]:
-        return to_signal(arrays["video"])
+        return space.clean(model, arrays)
 
     def answer(self, model: VideoModel) -> Denoiser:
         return denoiser(model.network, self.process.precond)
@@ -79,10 +86,17 @@ class TextToVideo:
         cond = drop(self.condition(model, arrays), drop_key, {"tokens": self.caption_drop})
         return self.price(self.answer(model), self.clean(model, arrays), cond, loss_key), {}
 
+    def draw(
+        self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
+    ) -> Float[Array, "b t h w c"]:
+        cond, keys = self.condition(model, arrays), denoising.Walk(*jax.random.split(key))
+        denoise = denoising.guided(self.answer(model), cond, self.sampling)
+        return denoising.walk(self, model, around(denoise), arrays, cond, keys)
+
+    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        return space.decode(model, x0, self.video, self.decoding)
+
     def generate(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
-        cond = self.condition(model, arrays)
-        return denoising.sample(
-            self.process, self.sampling, model, self.video, arrays["row"], cond, key, around
-        )
+        return self.decode(model, self.draw(model, arrays, key, around=around))
