@@ -4,8 +4,8 @@ Moving shapes that bounce from wall to wall: 16 frames are trained on, and any n
 Nothing is downloaded; an oracle reads what was drawn.
 
     python -m vdm_jax.train --config configs/completion.py
-    python -m vdm_jax.sample --task extend --model runs/completion --prompt "a red circle bounces" \\
-        --num-frames 64
+    python -m vdm_jax.sample --task extend --model runs/completion --num-frames 64 \\
+        --prompt "a red circle bounces"
 
 Paper: mask conditioning as in Align Your Latents (Blattmann et al. 2023, arXiv:2304.08818, section
 3.2), in pixels, with the U-Net of Video Diffusion Models (Ho et al. 2022, arXiv:2204.03458).

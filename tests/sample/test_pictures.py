@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.sample.__main__ import Request, _pictures
+from vdm_jax.sample.commands.drawing import Request, _pictures
 from vdm_jax.tasks.stable_interpolation import StableInterpolation
 from vdm_jax.tasks.stable_text import StableText
 from vdm_jax.tasks.stable_video import StableVideo

@@ -5,10 +5,10 @@ A port is None (the model has no such input) or holds a value; each value has a 
 tokens: zeros with a mask of False · vec: zeros · concat: zeros.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 
 @jax.tree_util.register_dataclass
@@ -36,3 +36,17 @@ class Cond:
     vec: Float[Array, "b t d"] | None = None
     concat: Float[Array, "b t h w k"] | None = None
     image_only: Bool[Array, "b t"] | None = None
+
+
+def frames_of(cond: Cond, frames: Int[Array, " n"]) -> Cond:
+    """The ports of some frames of a video, by number; what belongs to all of it stays."""
+
+    def some(port: Array | None) -> Array | None:
+        return None if port is None else port[:, frames]
+
+    return replace(
+        cond,
+        vec=some(cond.vec),
+        concat=some(cond.concat),
+        image_only=some(cond.image_only),
+    )

@@ -10,7 +10,19 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from vdm_jax.core import mesh as meshes
-from vdm_jax.tasks.task import Around, Arrays, ModelConfig, Pictures, Task, abstract, to_bytes
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.tasks import space
+from vdm_jax.tasks.task import (
+    Around,
+    Arrays,
+    Denoising,
+    ModelConfig,
+    Pictures,
+    Task,
+    VideoModel,
+    abstract,
+    to_bytes,
+)
 
 
 class Generator:
@@ -28,21 +40,45 @@ class Generator:
         *,
         batch_size: int,
         on_step: Callable[[], object] | None = None,
+        around: Around = lambda denoise: denoise,
     ):
         """`batch_size` is rounded up to what the mesh can share; `on_step` is called after each
-        evaluation of the denoiser."""
+        evaluation of the denoiser, which is what `around` makes of the task's."""
         shards = meshes.batch_shards(mesh)
         self.batch_size = -(-batch_size // shards) * shards
         self._task, self._model, self._mesh = task, model, mesh
         self._graphdef, _ = abstract(model)
-        self._around = _unchanged if on_step is None else _counted(on_step)
+        self._around = around if on_step is None else _counted(on_step, around)
         whole = meshes.replicated(mesh)
-        self.run = jax.jit(self._generate, out_shardings=whole)
+        self.run = jax.jit(self._of_model(self._generate), out_shardings=whole)
+        self._draw = jax.jit(self._of_model(self._drawn), out_shardings=whole)
+        self._encode = jax.jit(self._of_model(self._encoded), out_shardings=whole)
+        self._decode = jax.jit(self._of_model(self._decoded), out_shardings=whole)
         self._to_bytes = jax.jit(to_bytes, out_shardings=whole)
 
-    def _generate(self, params: nnx.State, arrays: Arrays, key: Array) -> Array:
-        model = nnx.merge(self._graphdef, params)
+    def _of_model(self, function: Callable) -> Callable:
+        """The function of a model, as one of its parameters."""
+        return lambda params, *arguments: function(nnx.merge(self._graphdef, params), *arguments)
+
+    def _generate(self, model: VideoModel, arrays: Arrays, key: Array) -> Array:
         return self._task.generate(model, arrays, key, around=self._around)
+
+    def _drawn(self, model: VideoModel, arrays: Arrays, key: Array) -> Array:
+        return self._denoising.draw(model, arrays, key, around=self._around)
+
+    def _encoded(self, model: VideoModel, arrays: Arrays, key: Array) -> Array:
+        del key
+        return space.encode(model, arrays["video"])
+
+    def _decoded(self, model: VideoModel, arrays: Arrays, key: Array) -> Array:
+        del key
+        return self._denoising.decode(model, arrays["x0"])
+
+    @property
+    def _denoising(self) -> Denoising:
+        if not isinstance(self._task, Denoising):
+            raise Refusal(f"{type(self._task).__name__} draws no videos from noise")
+        return self._task
 
     def __call__(
         self,
@@ -69,8 +105,7 @@ class Generator:
         """`again` before rounding to bytes, in -1..1, as numbers `rows` of one long request."""
         arrays = self._task.prepare(self._model, samples)
         arrays["row"] = np.array(rows, np.int32)
-        batches = self._batches(params, arrays, len(rows), seed)
-        return np.concatenate([np.asarray(batch) for batch in batches])[: len(rows)]
+        return self._whole(self.run, params, arrays, len(rows), jax.random.key(seed))
 
     def signal(
         self,
@@ -86,21 +121,54 @@ class Generator:
         given: arrays "n ..." of the request that replace what the task would draw by itself.
         """
         arrays = {**self._task.request(self._model, captions, pictures), **given}
-        batches = self._batches(params, arrays, len(captions), seed)
-        return np.concatenate([np.asarray(batch) for batch in batches])[: len(captions)]
+        return self._whole(self.run, params, arrays, len(captions), jax.random.key(seed))
+
+    def draw(
+        self,
+        params: nnx.State,
+        captions: Sequence[str],
+        pictures: Pictures | None,
+        *,
+        seed: int,
+        part: int = 0,
+        given: Mapping[str, np.ndarray],
+    ) -> Float[np.ndarray, "n t h w c"]:
+        """What `signal` would decode, in the space that the network works in.
+
+        part: of a video that is drawn in parts, which differ in what is random.
+        """
+        arrays = {**self._task.request(self._model, captions, pictures), **given}
+        key = jax.random.fold_in(jax.random.key(seed), part) if part else jax.random.key(seed)
+        return self._whole(self._draw, params, arrays, len(captions), key)
+
+    def encode(
+        self, params: nnx.State, videos: UInt8[np.ndarray, "n t h w 3"]
+    ) -> Float[np.ndarray, "n t h w c"]:
+        """Videos in the space that the network works in."""
+        padded = space.padded(self._model, self._task.video, videos)
+        return self._whole(self._encode, params, {"video": padded}, len(videos), jax.random.key(0))
+
+    def decode(
+        self, params: nnx.State, x0: Float[np.ndarray, "n t h w c"]
+    ) -> Float[np.ndarray, "n t h w 3"]:
+        """What `draw` drew, as videos in -1..1; of any number of frames."""
+        return self._whole(self._decode, params, {"x0": x0}, len(x0), jax.random.key(0))
+
+    def _whole(self, run, params, arrays, count, key):
+        batches = self._batches(params, arrays, count, key, run)
+        return np.concatenate([np.asarray(batch) for batch in batches])[:count]
 
     def _bytes(self, params, arrays, count, seed):
-        batches = self._batches(params, arrays, count, seed)
+        batches = self._batches(params, arrays, count, jax.random.key(seed), self.run)
         videos = [np.asarray(self._to_bytes(batch)) for batch in batches]
         return np.concatenate(videos)[:count]
 
-    def _batches(self, params, arrays, count, seed):
+    def _batches(self, params, arrays, count, key, run):
         arrays = {"row": np.arange(count, dtype=np.int32), **arrays}
-        key = jax.random.key(seed)
         for start in range(0, count, self.batch_size):
             rows = _rows(arrays, start, self.batch_size)
             with jax.set_mesh(self._mesh):
-                yield self.run(params, meshes.put_whole_batch(rows, self._mesh), key)
+                yield run(params, meshes.put_whole_batch(rows, self._mesh), key)
 
 
 def _rows(arrays: Arrays, start: int, size: int) -> Arrays:
@@ -110,17 +178,15 @@ def _rows(arrays: Arrays, start: int, size: int) -> Arrays:
     return {name: rows[index] for name, rows in arrays.items()}
 
 
-def _unchanged(denoise: Callable) -> Callable:
-    return denoise
-
-
-def _counted(on_step: Callable[[], object]) -> Around:
+def _counted(on_step: Callable[[], object], change: Around) -> Around:
     def around(denoise: Callable) -> Callable:
+        denoise = change(denoise)
+
         def tick(value: Array) -> None:
             del value  # taken only so that the call waits for it
             on_step()
 
-        def counted(*args: object) -> Array:
+        def counted(*args: Any) -> Array:
             x0 = denoise(*args)
             jax.debug.callback(tick, x0.ravel()[0])
             return x0

@@ -7,13 +7,14 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.sample import load
 from vdm_jax.sample.generate import Generator
-from vdm_jax.tasks.task import Denoising, Pictures, tuned
+from vdm_jax.tasks import space
+from vdm_jax.tasks.task import Around, Denoising, Pictures, Pretrained, tuned
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -35,6 +36,8 @@ class Pipeline:
         mesh: Mesh | None = None,
         batch_size: int = 1,
         on_step: Callable[[], object] | None = None,
+        adapt: Callable[[Pretrained], Pretrained] = lambda made: made,
+        around: Around = lambda denoise: denoise,
         **settings: Any,
     ):
         """Load the weights in `directory` onto `mesh` (None: all devices share the batch).
@@ -42,20 +45,27 @@ class Pipeline:
         dtype: of weights and layers; None is float32 on CPU, bfloat16 elsewhere.
         batch_size: videos drawn at once. on_step: called after each evaluation of the denoiser.
         settings: of the model's task, by name: num_frames, num_steps, motion_bucket_id, …
+        adapt: a change of model and task, of which the weights stay those in `directory`.
+        around: a change of the denoiser, as `diffusion.windows.windowed` makes.
 
         Raises Refusal for a directory that holds no such model, or a setting that it has not.
         """
         mesh = MeshConfig().build() if mesh is None else mesh
         config = load.describe(Path(directory))
-        self.task = tuned(config.task, settings)
-        self.model = load.in_dtype(config.model, dtype or default_dtype())
-        self.task.check(self.model)
+        model = load.in_dtype(config.model, dtype or default_dtype())
+        made = adapt(Pretrained(model, tuned(config.task, settings)))
+        self.model, self.task = made.model, made.task
         self._generate = Generator(
-            self.task, self.model, mesh, batch_size=batch_size, on_step=on_step
+            self.task, self.model, mesh, batch_size=batch_size, on_step=on_step, around=around
         )
         self._params = load.weights(
             Path(directory), config, self.model, mesh, dtype or default_dtype()
         )
+
+    @property
+    def frame(self) -> tuple[int, int, int]:
+        """Rows, columns and channels of a frame in the space that the network works in."""
+        return space.frame(self.model, self.task.video)
 
     def evaluations(self, count: int) -> int:
         """How often `on_step` is called while `count` videos are drawn."""
@@ -87,6 +97,32 @@ class Pipeline:
         words = [""] * count if captions is None else captions
         signal = self._generate.signal(self._params, words, pictures, seed=seed, given=given or {})
         return np.clip(signal / 2 + 0.5, 0, 1)
+
+    def draw(
+        self,
+        captions: Sequence[str],
+        pictures: Pictures | None = None,
+        *,
+        given: Mapping[str, np.ndarray],
+        seed: int = 0,
+        part: int = 0,
+    ) -> Float[np.ndarray, "n t h w c"]:
+        """Videos in the space that the network works in, before they are decoded.
+
+        given: as in a call; tasks that are told frames read "known", "n t", and "given",
+        "n t h w c", in that space. part: of a video that is drawn in parts, a number of its own.
+        """
+        return self._generate.draw(
+            self._params, captions, pictures, given=given, seed=seed, part=part
+        )
+
+    def encode(self, videos: UInt8[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n t h w c"]:
+        """Videos of the task's size in the space that the network works in."""
+        return self._generate.encode(self._params, videos)
+
+    def decode(self, x0: Float[np.ndarray, "n t h w c"]) -> Float[np.ndarray, "n t h w 3"]:
+        """What `draw` drew, of any number of frames, as videos in 0..1."""
+        return np.clip(self._generate.decode(self._params, x0) / 2 + 0.5, 0, 1)
 
     def again(
         self, samples: Mapping[str, Any], rows: Sequence[int], *, seed: int = 0

@@ -187,9 +187,9 @@ class Completion:
         known, rows = arrays[KNOWN], arrays["row"]
         x0 = arrays[GIVEN] if GIVEN in arrays else self.clean(model, arrays)
         cond = self._told(model, arrays, x0, known, *self._noise_drawn(eps_key, rows, x0))
-        denoise = imputation(self._guided(self.answer(model)), known, x0)
+        denoise = imputation(around(self._guided(self.answer(model))), known, x0)
         keys = denoising.Walk(start_key, walk_key)
-        drawn = denoising.walk(self, model, around(denoise), arrays, cond, keys)
+        drawn = denoising.walk(self, model, denoise, arrays, cond, keys)
         return _imputed(drawn, known, x0)
 
     def _guided(self, denoise: Denoiser) -> Denoiser:

@@ -107,7 +107,7 @@ class Reconstruction:
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
         def agreeing(denoise: Denoiser) -> Denoiser:
-            return around(self._held(reconstruction(denoise, self._observed(arrays)), arrays))
+            return self._held(reconstruction(around(denoise), self._observed(arrays)), arrays)
 
         drawn = self.task.draw(model, arrays, key, around=agreeing)
         if KNOWN not in arrays:

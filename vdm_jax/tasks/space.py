@@ -22,6 +22,14 @@ def sizes(model: VideoModel, video: VideoShape) -> tuple[int, int, int, int]:
     return video.sizes if model.vae is None else latent.sizes(model, video)
 
 
+def frame(model: ModelConfig, video: VideoShape) -> tuple[int, int, int]:
+    """Rows, columns and channels of a frame in this space."""
+    if model.vae is None:
+        return video.height, video.width, 3
+    stride = model.vae.stride
+    return -(-video.height // stride), -(-video.width // stride), model.vae.latent_channels
+
+
 def prepared(model: ModelConfig, video: VideoShape, batch: Mapping[str, Any]) -> Arrays:
     """What `clean` reads, of a batch of samples."""
     return {"video": batch["video"]} if model.vae is None else latent.prepared(model, video, batch)

@@ -1,0 +1,131 @@
+"""Videos from captions, from pictures, or from both, as the model was trained to make them."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vdm_jax.core import video
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.data.transform import centre_crop
+from vdm_jax.nn.pieces import Chunked
+from vdm_jax.sample import load, room
+from vdm_jax.sample.commands.asked import Asked, Steps, write
+from vdm_jax.sample.pipeline import Pipeline, default_dtype
+from vdm_jax.tasks.stable_video import StableVideo
+from vdm_jax.tasks.task import Task, tuned
+
+DRAW_BATCH = 16  # videos drawn at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Asked):
+    """Make videos with a trained or converted model: from captions, from pictures, or from both."""
+
+    prompt: str = ""
+    """What should happen."""
+    image: tuple[str, ...] = ()
+    """Pictures that the videos begin with; for interpolation the first and the last of each."""
+    image_fit: Literal["crop", "stretch"] = "crop"
+    """What becomes of a picture of another shape than the video; the original code of Stable Video
+    Diffusion stretches it."""
+    num_videos: int = 1
+    """Videos to make of each picture, or of the prompt. Several are numbered."""
+
+    def check(self) -> None:
+        super().check()
+        if self.num_videos < 1:
+            raise Refusal(f"--num-videos must be at least 1, got {self.num_videos}")
+
+
+def from_captions(request: Request) -> int:
+    """Refuses pictures."""
+    if request.image:
+        raise Refusal("--image: --task t2v makes videos of captions alone; use --task i2v")
+    return run(request)
+
+
+def from_pictures(request: Request) -> int:
+    """Refuses to go without."""
+    if not request.image:
+        raise Refusal("--image is missing: --task i2v makes videos of pictures")
+    return run(request)
+
+
+def run(request: Request) -> int:
+    """Exit code 0, and a line for each file that was written."""
+    request.check()
+    config = load.describe(Path(request.model))
+    if request.prompt and config.model.text is None:
+        raise Refusal("--prompt: this model was trained without captions")
+    settings = request.changes()
+    task = tuned(config.task, settings)
+    pictures, count = _pictures(request, task)
+    paths = _paths(request, count)
+    captions = [request.prompt] * count
+    task.request(config.model, captions, pictures)  # refuses before anything is loaded
+    mesh = request.mesh.build()
+    dtype = request.dtype or default_dtype()
+    batch_size = min(len(paths), DRAW_BATCH)
+    if isinstance(task, StableVideo):
+        model = load.in_dtype(config.model, dtype)
+        if request.decode_chunk_size is None:
+            chunk = room.chunk_that_fits(task, model, mesh, dtype)
+            settings["decoding"] = Chunked(chunk)
+            task = replace(task, decoding=settings["decoding"])
+        batch_size = room.batch_that_fits(task, model, mesh, dtype, batch_size)
+        print(room.announced(task, model, mesh, dtype, len(paths)), flush=True)
+    with Steps("loading the model") as bar:
+        pipeline = Pipeline(
+            request.model,
+            dtype=dtype,
+            mesh=mesh,
+            batch_size=batch_size,
+            on_step=bar.step,
+            **settings,
+        )
+        bar.begin(pipeline.evaluations(len(paths)))
+        videos = pipeline(pictures, captions, seed=request.seed)
+    for path, frames in zip(paths, videos, strict=True):
+        write(str(path), frames, task.video.fps, request.seed)
+    return 0
+
+
+def _pictures(request: Request, task: Task) -> tuple[list[UInt8[np.ndarray, "_ _ 3"]] | None, int]:
+    """Those of each video, as often as it is made, and the number of videos.
+
+    Says where a picture's shape is changed.
+    """
+    if not request.image:
+        return None, request.num_videos
+    if not task.pictures:
+        raise Refusal("--image: this model makes videos from captions only")
+    if len(request.image) % task.pictures:
+        raise Refusal(
+            f"--image: each video needs {task.pictures} pictures, got {len(request.image)}"
+        )
+    wanted = task.video.width / task.video.height
+    pictures = []
+    for path in request.image:
+        picture = video.read_image(path)
+        height, width, _ = picture.shape
+        if request.image_fit == "crop":
+            picture = centre_crop(picture, wanted)
+        if picture.size < 0.98 * height * width * 3:
+            h, w, _ = picture.shape
+            print(f"{path}: {width}x{height} cropped to {w}x{h}, the shape of the video")
+        pictures.append(picture)
+    of_each = [pictures[i : i + task.pictures] for i in range(0, len(pictures), task.pictures)]
+    made = [picture for one in of_each for picture in one * request.num_videos]
+    return made, len(of_each) * request.num_videos
+
+
+def _paths(request: Request, count: int) -> list[Path]:
+    """The files to write; refuses those that cannot be."""
+    path = Path(request.output)
+    paths = [path] if count == 1 else [path.with_stem(f"{path.stem}_{i}") for i in range(count)]
+    for each in paths:
+        video.check_target(each)
+    return paths
