@@ -198,9 +198,7 @@ def test_the_loss_has_a_gradient_for_every_weight(task, config, batch, key):
 
 
 def test_a_task_refuses_a_model_or_a_request_that_does_not_fit():
-    with pytest.raises(
-        Refusal, match="3 channels with 4 beside them, and 3 out of it; got 3 channels with 0"
-    ):
+    with pytest.raises(Refusal, match="with 4 beside them, and 3 out of it; got 3"):
         IMAGE.check(WITHOUT)
     with pytest.raises(Refusal, match="takes no picture"):
         TEXT.request(WITHOUT, ["red"], [np.zeros((8, 8, 3), np.uint8)])

@@ -48,7 +48,8 @@ class FirstFrames:
         _check_count("most", self.most)
 
     def sample(self, key: Array, shape: tuple[int, int]) -> Bool[Array, "b t"]:
-        count = jax.random.randint(key, (shape[0], 1), 1, 1 + min(self.most, shape[1] - 1))
+        most = min(self.most, shape[1] - 1)
+        count = jax.random.randint(key, (shape[0], 1), min(1, most), most + 1)
         return jnp.arange(shape[1])[None] < count
 
 

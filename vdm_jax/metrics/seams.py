@@ -25,10 +25,10 @@ class Seams(NamedTuple):
         return self.across / max(self.inside, 1e-9)
 
 
-def jumps(video: Any) -> Float64[np.ndarray, " t-1"]:
+def jumps(video: Any) -> Float64[np.ndarray, " _"]:
     """Root mean square difference of each frame to the one before, in grey values.
 
-    video: "t h w c", uint8 or floats in [0, 1].
+    video: "t h w c", uint8 or floats in [0, 1]; one number less than it has frames.
     """
     frames = unit(video)
     if frames.ndim != 4 or len(frames) < 2:

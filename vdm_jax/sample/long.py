@@ -185,8 +185,8 @@ def in_windows(
         pictures = _shown(pipeline, film, x0[frames[0]] if known[0] else None)
         prompt = film.prompt(min(window.drawn))
         drawn = pipeline.draw([prompt], pictures, given=told, seed=seed, part=number)[0]
-        new = [frame for frame, old in zip(frames, known, strict=True) if not old]
-        x0[new], there[new] = drawn[~known], True
+        new = list(window.drawn)
+        x0[new], there[new] = drawn[list(window.new)], True
         begins += [new[0]] if number and new[0] < film.total else []
     video = pipeline.decode(x0[None, : film.total])[0]
     return Drawn(_with(video, given), tuple(sorted(set(begins))))

@@ -13,15 +13,17 @@ from vdm_jax.core.refusal import Refusal
 
 
 class Window(NamedTuple):
-    """frames: of one drawing, by number. known: those among them that are given or drawn before."""
+    """frames: of one drawing, by number. known: which of them are given or drawn before. new: which
+    of them the window adds; the others are drawn better by a later window."""
 
     frames: tuple[int, ...]
     known: tuple[bool, ...]
+    new: tuple[bool, ...]
 
     @property
     def drawn(self) -> tuple[int, ...]:
         """The frames that this window adds."""
-        return tuple(f for f, k in zip(self.frames, self.known, strict=True) if not k)
+        return tuple(f for f, new in zip(self.frames, self.new, strict=True) if new)
 
 
 def extension(total: int, size: int, overlap: int, given: Iterable[int] = ()) -> list[Window]:
@@ -32,8 +34,7 @@ def extension(total: int, size: int, overlap: int, given: Iterable[int] = ()) ->
     long as one.
     """
     check_overlap(size, overlap)
-    runs = _runs(0, total, size, overlap, spacing=1)
-    return _known(runs, given)
+    return _windows(_runs(total, size, overlap), set(given))
 
 
 def keyframes(
@@ -44,9 +45,10 @@ def keyframes(
     Keyframes may lie beyond the video: a window has as many frames as the model draws.
     """
     check_overlap(size, overlap)
-    whole = reach(total, every)
-    coarse = _runs(0, (whole - 1) // every + 1, size, overlap, spacing=every)
-    return _known([*coarse, *_between(whole, size, every)], given)
+    whole, given = reach(total, every), set(given)
+    coarse = _windows(_runs((whole - 1) // every + 1, size, overlap, spacing=every), given)
+    there = given.union(*(window.drawn for window in coarse))
+    return [*coarse, *_between(whole, size, every, there)]
 
 
 def interpolation(count: int, size: int, factor: int) -> list[Window]:
@@ -56,7 +58,7 @@ def interpolation(count: int, size: int, factor: int) -> list[Window]:
     its size allows.
     """
     whole = factor * (count - 1) + 1
-    return _known(_between(whole, size, factor), range(0, whole, factor))
+    return _between(whole, size, factor, set(range(0, whole, factor)))
 
 
 def reach(total: int, every: int) -> int:
@@ -69,32 +71,36 @@ def check_overlap(size: int, overlap: int) -> None:
         raise Refusal(f"windows of {size} frames know from 1 to {size - 1} of them, got {overlap}")
 
 
-def _between(whole: int, size: int, every: int) -> list[tuple[int, ...]]:
+def _between(whole: int, size: int, every: int, there: set[int]) -> list[Window]:
     """Windows that fill frames between known ones `every` apart, as many gaps in each as it has
     room for."""
     if every < 2:
         raise Refusal(f"there is nothing between frames {every} apart; 2 is the least")
-    gaps = (size - 1) // every
-    if gaps < 1:
+    span = (size - 1) // every * every
+    if span < every:
         raise Refusal(f"a window of {size} frames has no room for known frames {every} apart")
-    return _runs(0, whole, size, size - gaps * every, spacing=1)
+    return _windows(_runs(whole, size, size - span), there, of_use=span + 1)
 
 
-def _runs(
-    first: int, count: int, size: int, overlap: int, *, spacing: int
-) -> list[tuple[int, ...]]:
+def _runs(count: int, size: int, overlap: int, *, spacing: int = 1) -> list[tuple[int, ...]]:
     """Windows over `count` frames that lie `spacing` apart, or over `size` if there are fewer."""
     begins = [*range(0, count - size, size - overlap), max(count - size, 0)]
-    return [tuple(first + spacing * (b + i) for i in range(size)) for b in begins]
+    return [tuple(spacing * (b + i) for i in range(size)) for b in begins]
 
 
-def _known(runs: Sequence[tuple[int, ...]], given: Iterable[int]) -> list[Window]:
-    """The runs as windows; those that would add nothing are left out."""
-    there = set(given)
-    windows = []
-    for frames in runs:
-        window = Window(frames, tuple(frame in there for frame in frames))
-        there |= set(frames)
-        if window.drawn:
-            windows.append(window)
+def _windows(
+    runs: Sequence[tuple[int, ...]], there: set[int], of_use: int | None = None
+) -> list[Window]:
+    """The runs in which there is something to draw.
+
+    there: what is known beforehand. of_use: frames of each that are kept, but all of the last.
+    """
+    there, windows = set(there), []
+    for number, frames in enumerate(runs):
+        kept = frames if of_use is None or number + 1 == len(runs) else frames[:of_use]
+        known = tuple(frame in there for frame in frames)
+        new = tuple(f in kept and f not in there for f in frames)
+        there |= set(kept)
+        if any(new):
+            windows.append(Window(frames, known, new))
     return windows
