@@ -42,7 +42,10 @@ def refused(main, args, capsys) -> str:
         ((*SMOKE, "--mesh.fsdp", "5"), "8 devices"),
         ((*SMOKE, "--task.video.width", "24"), "task.video wants 4 frames of 16x24x3"),
         ((*SMOKE, "--data.width", "400"), "the largest shape"),
-        ((*SMOKE, "--model.network.concat-channels", "3"), "concat_channels 4, got 3"),
+        (
+            (*SMOKE, "--model.network.concat-channels", "3"),
+            "with 4 beside them, and 3 out of it; got 3",
+        ),
         ((*SMOKE, "--model.network.groups", "5"), "do not divide into 5 groups"),
         (("--config", "nowhere/config.json"), "no config file"),
     ],

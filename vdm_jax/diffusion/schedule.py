@@ -10,6 +10,7 @@ first, the last one clean. Ladders are computed in float64 on the host, then rou
 | Karras | alpha = 1 | Karras et al. 2022, eq. 5 |
 | Flow | alpha + sigma = 1 | Lipman et al. 2022; shift: Esser et al. 2024, eq. 23 |
 | ZeroTerminalSNR, LogSNRShift, LogSNRFloor | a variance preserving schedule, altered | below |
+| Remaining | of any schedule, the end | Meng et al. 2022 |
 
 "Variance preserving": alpha^2 + sigma^2 = 1.
 """
@@ -206,6 +207,34 @@ class LogSNRFloor(_Path):
         least = (1 + np.exp(-self.minimum)) ** -0.5
         most = (1 + np.exp(self.minimum)) ** -0.5
         return Level(xp.maximum(alpha, least), xp.minimum(sigma, most))
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """The rungs of a schedule's ladder from a video that is noised a part of the way (SDEdit).
+
+    share: of the rungs, the last ones; 1 is all of them. Meng et al. 2022 (arXiv:2108.01073),
+    section 3.
+    """
+
+    base: Schedule
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise Refusal(f"share {self.share}: it must lie above 0, and be 1 at most")
+
+    def curve(self, t: Any) -> Level:
+        return self.base.curve(t)
+
+    def level(self, t: Float[Array, "*shape"]) -> Level:
+        return self.base.level(t)
+
+    def ladder(self, num_steps: int) -> Level:
+        """At least the last step; num_steps counts those of the whole ladder."""
+        whole = self.base.ladder(num_steps)
+        steps = max(1, round(self.share * num_steps))
+        return Level(*(part[-(steps + 1) :] for part in whole))
 
 
 def _on_grid(t: Any, log_alpha2: np.ndarray) -> Level:

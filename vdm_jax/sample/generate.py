@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, UInt8
 
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.tasks import space
+from vdm_jax.tasks import denoising, space
 from vdm_jax.tasks.task import (
     Around,
     Arrays,
@@ -54,6 +54,7 @@ class Generator:
         self._draw = jax.jit(self._of_model(self._drawn), out_shardings=whole)
         self._encode = jax.jit(self._of_model(self._encoded), out_shardings=whole)
         self._decode = jax.jit(self._of_model(self._decoded), out_shardings=whole)
+        self._invert = jax.jit(self._of_model(self._inverted), out_shardings=whole)
         self._to_bytes = jax.jit(to_bytes, out_shardings=whole)
 
     def _of_model(self, function: Callable) -> Callable:
@@ -73,6 +74,10 @@ class Generator:
     def _decoded(self, model: VideoModel, arrays: Arrays, key: Array) -> Array:
         del key
         return self._denoising.decode(model, arrays["x0"])
+
+    def _inverted(self, model: VideoModel, arrays: Arrays, key: Array) -> Array:
+        del key
+        return denoising.inverted(self._denoising, model, arrays, around=self._around)
 
     @property
     def _denoising(self) -> Denoising:
@@ -153,6 +158,17 @@ class Generator:
     ) -> Float[np.ndarray, "n t h w 3"]:
         """What `draw` drew, as videos in -1..1; of any number of frames."""
         return self._whole(self._decode, params, {"x0": x0}, len(x0), jax.random.key(0))
+
+    def invert(
+        self,
+        params: nnx.State,
+        x0: Float[np.ndarray, "n t h w c"],
+        captions: Sequence[str],
+        pictures: Pictures | None,
+    ) -> Float[np.ndarray, "n t h w c"]:
+        """The unit noise from which these captions and pictures give videos back, by DDIM."""
+        arrays = {**self._task.request(self._model, captions, pictures), denoising.START: x0}
+        return self._whole(self._invert, params, arrays, len(x0), jax.random.key(0))
 
     def _whole(self, run, params, arrays, count, key):
         batches = self._batches(params, arrays, count, key, run)

@@ -124,6 +124,18 @@ class Pipeline:
         """What `draw` drew, of any number of frames, as videos in 0..1."""
         return np.clip(self._generate.decode(self._params, x0) / 2 + 0.5, 0, 1)
 
+    def invert(
+        self,
+        x0: Float[np.ndarray, "n t h w c"],
+        captions: Sequence[str],
+        pictures: Pictures | None = None,
+    ) -> Float[np.ndarray, "n t h w c"]:
+        """The unit noise ("latents") that videos of `encode` come from under these captions.
+
+        By DDIM walked upwards (`diffusion.sampler.invert`), without guidance.
+        """
+        return self._generate.invert(self._params, x0, captions, pictures)
+
     def again(
         self, samples: Mapping[str, Any], rows: Sequence[int], *, seed: int = 0
     ) -> Float[np.ndarray, "n t h w 3"]:

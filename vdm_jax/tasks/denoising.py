@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vdm_jax.conditioning.drop import null
@@ -16,12 +17,16 @@ from vdm_jax.diffusion.guidance import cfg
 from vdm_jax.diffusion.level import Level
 from vdm_jax.diffusion.loss import denoising_loss
 from vdm_jax.diffusion.process import Process
+from vdm_jax.diffusion.sampler import invert
 from vdm_jax.models.cond import Cond
 from vdm_jax.tasks import space
-from vdm_jax.tasks.task import Arrays, Denoising, ModelConfig, Sampling, VideoModel
+from vdm_jax.tasks.task import Around, Arrays, Denoising, ModelConfig, Sampling, VideoModel
 
 NOISE = "latents"
 """The name of the unit noise that a request brings, in the space that the network works in."""
+
+START = "start"
+"""The name of clean videos to begin with, in the space that the network works in."""
 
 KNOWN = "known"
 """The name, in the arrays of a request, of which frames are known: "b t"."""
@@ -99,12 +104,40 @@ def walk(
     rows = arrays["row"]
     levels = task.process.schedule.ladder(task.sampling.num_steps)
     unit = noise(arrays, NOISE, keys.start, rows, space.sizes(model, task.video))
-    z = jnp.hypot(levels.alpha[0], levels.sigma[0]) * unit  # the deviation of unit-variance data
+    z = _top(levels) * unit
     if known is not None:
         values, which = known
         levels = levels.clean_where(which)
         z = jnp.where(which[..., None, None, None], values, z)
     return task.sampling.sampler(denoise, z, levels, cond, row_keys(keys.steps, rows))
+
+
+def inverted(
+    task: Denoising, model: VideoModel, arrays: Arrays, *, around: Around
+) -> Float[Array, "b t h w c"]:
+    """The unit noise from which `walk` by DDIM gives START of `arrays` back, to first order."""
+    levels = task.process.schedule.ladder(task.sampling.num_steps)
+    denoise, cond = around(task.answer(model)), task.condition(model, arrays)
+    return invert(denoise, arrays[START], levels, cond) / _top(levels)
+
+
+def partly_noised(
+    task: Denoising,
+    x0: Float[np.ndarray, "n t h w c"],
+    eps: Float[np.ndarray, "n t h w c"],
+) -> Float[np.ndarray, "n t h w c"]:
+    """The unit noise with which `walk` begins at `x0`, as it is at the first level with `eps`.
+
+    Meng et al. 2022 (arXiv:2108.01073, SDEdit), with a schedule that is what is `Remaining`.
+    """
+    levels = task.process.schedule.ladder(task.sampling.num_steps)
+    first = Level(levels.alpha[0], levels.sigma[0])
+    return np.asarray((first.alpha * x0 + first.sigma * eps) / _top(levels))
+
+
+def _top(levels: Level) -> Float[Array, ""]:
+    """Deviation of unit-variance data at the first level: that of what is walked from."""
+    return jnp.hypot(levels.alpha[0], levels.sigma[0])
 
 
 def noise(

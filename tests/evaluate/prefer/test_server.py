@@ -1,3 +1,4 @@
+import contextlib
 import http.client
 import json
 import os
@@ -152,7 +153,8 @@ def raw(address, head, body=b""):
     port = int(address.split(":")[2].split("/")[0])
     with socket.create_connection(("127.0.0.1", port), timeout=10) as one:
         one.sendall(head + body)
-        one.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the server may have answered and gone already
+            one.shutdown(socket.SHUT_WR)
         reply = b""
         while piece := one.recv(65536):
             reply += piece
