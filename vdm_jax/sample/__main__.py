@@ -17,11 +17,12 @@ from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.transform import centre_crop
 from vdm_jax.nn.pieces import Chunked
-from vdm_jax.sample import load, room
+from vdm_jax.sample import embedding, load, room
 from vdm_jax.sample.pipeline import Dtype, Pipeline, default_dtype
 from vdm_jax.sample.settings import Settings
+from vdm_jax.tasks.denoising import EMBEDDED, check_embedded
 from vdm_jax.tasks.stable_video import StableVideo
-from vdm_jax.tasks.task import Task, tuned
+from vdm_jax.tasks.task import ModelConfig, Task, tuned
 
 PROG = "python -m vdm_jax.sample"
 DRAW_BATCH = 16  # videos drawn at once
@@ -38,6 +39,9 @@ class Request(Settings):
     """File to write: .mp4, .gif, .webp, or a folder for PNG. Several videos are numbered."""
     prompt: str = ""
     """What should happen."""
+    embedding: str = ""
+    """In place of --prompt: a .npy file of a caption that was embedded elsewhere, tokens by
+    features, or of several, each for its own picture or for a video of its own."""
     image: tuple[str, ...] = ()
     """Pictures that the videos begin with; for interpolation the first and the last of each."""
     image_fit: Literal["crop", "stretch"] = "crop"
@@ -46,7 +50,7 @@ class Request(Settings):
     seed: int = 0
     """The same request with the same seed gives the same video."""
     num_videos: int = 1
-    """Videos to make of each picture, or of the prompt."""
+    """Videos to make of each picture, or of the prompt, or of each embedding."""
     dtype: Dtype | None = None
     """What to compute in; None is float32 on CPU, bfloat16 elsewhere."""
     mesh: MeshConfig = MeshConfig()
@@ -64,9 +68,12 @@ def main(args: Sequence[str]) -> int:
     settings = request.changes()
     task = tuned(config.task, settings)
     pictures, count = _pictures(request, task)
+    given = _embedded(request, config.model, count)
+    count = len(given[EMBEDDED]) if given else count
     paths = _paths(request, count)
     captions = [request.prompt] * count
-    task.request(config.model, captions, pictures)  # refuses before anything is loaded
+    reads = replace(config.model, text=None) if given else config.model
+    task.request(reads, captions, pictures)  # refuses before anything is loaded
     mesh = request.mesh.build()
     dtype = request.dtype or default_dtype()
     batch_size = min(len(paths), DRAW_BATCH)
@@ -89,7 +96,8 @@ def main(args: Sequence[str]) -> int:
         )
         bar.reset(total=pipeline.evaluations(len(paths)))
         bar.set_description("compiling")
-        videos = pipeline(pictures, captions, seed=request.seed)
+        said = None if given else captions
+        videos = pipeline(pictures, said, seed=request.seed, given=given)
     for path, frames in zip(paths, videos, strict=True):
         video.write(path, np.round(frames * 255).astype(np.uint8), task.video.fps)
         t, h, w, _ = frames.shape
@@ -118,6 +126,8 @@ def _check(request: Request) -> None:
         raise Refusal(f"--num-videos must be at least 1, got {request.num_videos}")
     if not 0 <= request.seed < 2**32:
         raise Refusal(f"--seed must lie in [0, 2^32), got {request.seed}")
+    if request.prompt and request.embedding:
+        raise Refusal("--prompt and --embedding both say what should happen: give one")
     if not Path(request.output).name:
         raise Refusal(f"--output {request.output}: name a file or a new folder")
     if Path(request.output).suffix:  # a folder of pictures may get a number yet
@@ -151,6 +161,18 @@ def _pictures(request: Request, task: Task) -> tuple[list[UInt8[np.ndarray, "_ _
     of_each = [pictures[i : i + task.pictures] for i in range(0, len(pictures), task.pictures)]
     made = [picture for one in of_each for picture in one * request.num_videos]
     return made, len(of_each) * request.num_videos
+
+
+def _embedded(request: Request, model: ModelConfig, count: int) -> dict[str, np.ndarray]:
+    """Captions that are given as embeddings, one for each of `count` videos; where no pictures are
+    given, they say how many videos there are."""
+    if not request.embedding:
+        return {}
+    held = embedding.read(request.embedding)
+    groups = count // request.num_videos if request.image else len(held)
+    rows = embedding.spread(held, groups, request.num_videos)
+    check_embedded(model, rows, len(rows))
+    return {EMBEDDED: rows}
 
 
 def _paths(request: Request, count: int) -> list[Path]:

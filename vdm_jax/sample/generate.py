@@ -1,6 +1,7 @@
 """A trained model as one callable: captions and pictures in, videos out, compiled once."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from vdm_jax.core import mesh as meshes
+from vdm_jax.tasks import denoising
 from vdm_jax.tasks.task import Around, Arrays, ModelConfig, Pictures, Task, abstract, to_bytes
 
 
@@ -83,9 +85,14 @@ class Generator:
     ) -> Float[np.ndarray, "n t h w c"]:
         """The same before rounding to bytes, in -1..1.
 
-        given: arrays "n ..." of the request that replace what the task would draw by itself.
+        given: arrays "n ..." of the request that replace what the task would draw by itself, or,
+            as "text_embedding", what it would make of the captions, which nobody reads then.
         """
-        arrays = {**self._task.request(self._model, captions, pictures), **given}
+        model = self._model
+        if denoising.EMBEDDED in given:
+            denoising.check_embedded(model, given[denoising.EMBEDDED], len(captions))
+            model = replace(model, text=None)
+        arrays = {**self._task.request(model, captions, pictures), **given}
         batches = self._batches(params, arrays, len(captions), seed)
         return np.concatenate([np.asarray(batch) for batch in batches])[: len(captions)]
 

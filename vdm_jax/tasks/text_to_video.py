@@ -45,7 +45,7 @@ class TextToVideo:
         denoising.check_network("text-to-video", model.network, self.video, concat=None, vec=None)
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
-        return {"video": batch["video"], **model.tokenize(batch["caption"])}
+        return {"video": batch["video"], **denoising.captioned(model, batch)}
 
     def request(
         self,
