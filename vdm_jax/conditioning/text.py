@@ -5,15 +5,17 @@ word selects two rows of one table by two independent hashes, and the rows are s
 words are only confused when both hashes collide (Svenstrup et al. 2017, arXiv:1709.03933). There
 is no vocabulary file to keep beside the weights, and no word is unknown.
 
-CLIP's tower is trained beforehand and reads free text; its tokenizer is a folder of files.
+CLIP's tower is trained beforehand and reads free text; its tokenizer is a folder of files. So is
+that of `conditioning.sentence`. Or captions are embedded elsewhere, by anything: `given_tokens`.
 """
 
 import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from vdm_jax.conditioning import tokenizer
+from vdm_jax.conditioning.tower import TextTower
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.models.clip_text import CLIP_TEXT_SD21, CLIPTextConfig
 from vdm_jax.models.cond import Tokens
@@ -99,22 +102,19 @@ class WordEncoder(nnx.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CLIPTextEncoderConfig:
-    """CLIP's text tower, and the folder of its tokenizer's files.
+class CLIPTextEncoderConfig(TextTower):
+    """CLIP's text tower, and its tokenizer (see `TextTower`)."""
 
-    In the config of a model directory, `tokenizer` names a folder inside that directory: whoever
-    reads the config calls `at`. In a training config it is a path from the working directory.
-    """
+    KIND = tokenizer.CLIP
 
     tower: CLIPTextConfig = CLIP_TEXT_SD21
-    tokenizer: str = "tokenizer"
 
     def build(self, *, rngs: nnx.Rngs) -> "CLIPTextEncoder":
         return CLIPTextEncoder(self, rngs=rngs)
 
-    def at(self, directory: Path) -> "CLIPTextEncoderConfig":
-        """The config of a model in `directory`, its tokenizer found there; absolute paths stay."""
-        return replace(self, tokenizer=str(directory.absolute() / self.tokenizer))
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return self.tower.max_tokens, self.tower.width
 
     def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
         """Token numbers of each caption, padded to the tower's length.
@@ -123,16 +123,13 @@ class CLIPTextEncoderConfig:
             Refusal: if the tokenizer's files are missing, damaged, or of a larger vocabulary.
         """
         ids = tokenizer.tokenize(Path(self.tokenizer), captions, self.tower.max_tokens)
-        if ids.size and ids.max() >= self.tower.vocabulary:
-            raise Refusal(
-                f"the tokenizer in {self.tokenizer} gives token {ids.max()}; this model knows "
-                f"{self.tower.vocabulary}"
-            )
-        return ids
+        return self.known(ids, self.tower.vocabulary)
 
     def blank(self, count: int) -> Int[np.ndarray, "{count} l"]:
-        """In the shape of `tokenize`; reads no file."""
         return np.zeros((count, self.tower.max_tokens), np.int32)
+
+    def reading(self, captions: Sequence[str]) -> list[Any]:
+        return [self.tower.activation, self.tokenize(captions).tolist()]
 
 
 class CLIPTextEncoder(nnx.Module):
@@ -142,9 +139,11 @@ class CLIPTextEncoder(nnx.Module):
         self.tower = config.tower.build(rngs=rngs)
 
     def __call__(self, ids: Int[Array, "b l"]) -> Tokens:
-        return tower_tokens(self.tower(ids))
+        """Tokens in float32; all are real, for padding is attended to as well."""
+        embedding = self.tower(ids)
+        return Tokens(embedding.astype(jnp.float32), jnp.ones(embedding.shape[:2], bool))
 
 
-def tower_tokens(embedding: Float[Array, "b l d"]) -> Tokens:
-    """Every token of a CLIP tower, float32; all are real, for padding is attended to as well."""
-    return Tokens(embedding.astype(jnp.float32), jnp.ones(embedding.shape[:2], bool))
+def given_tokens(embedding: Float[Array, "b l d"]) -> Tokens:
+    """Captions that were embedded elsewhere, in float32. A token of zeros is padding: no token."""
+    return Tokens(embedding.astype(jnp.float32), (embedding != 0).any(-1))

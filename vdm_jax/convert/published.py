@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vdm_jax.conditioning import tokenizer
-from vdm_jax.conditioning.text import CLIPTextEncoderConfig
-from vdm_jax.convert.pipelines import TOKENIZER
+from vdm_jax.conditioning.tower import FOLDER, TextTower
 from vdm_jax.convert.plan import Dtype, Progress, in_dtype
 from vdm_jax.convert.read.tensors import DTYPES, count_nonfinite
 from vdm_jax.core import checkpoint
@@ -48,10 +46,9 @@ class Published:
         """All or nothing; at no time more than a handful of arrays is held."""
         model, text = self.config.model, self.config.model.text
         beside: dict[str, str] = {}
-        if isinstance(text, CLIPTextEncoderConfig):
-            files = tokenizer.texts(Path(text.tokenizer))
-            beside = {f"{TOKENIZER}/{name}": content for name, content in files.items()}
-            model = replace(model, text=replace(text, tokenizer=TOKENIZER))
+        if isinstance(text, TextTower):
+            beside = text.texts()
+            model = replace(model, text=replace(text, tokenizer=FOLDER))
         made = Pretrained(model=model, task=self.config.task)
         checkpoint.save_weights(output, configs.to_json(made), self._deferred(progress), beside)
 

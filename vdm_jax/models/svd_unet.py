@@ -144,6 +144,11 @@ class SVDUNetConfig:
         return 1
 
     @property
+    def text_width(self) -> int | None:
+        """Features of the tokens of a text; None: it reads none."""
+        return self.context_width if self.context == "text" else None
+
+    @property
     def concat_channels(self) -> int:
         """Channels that cond.concat adds."""
         return self.in_channels - self.out_channels

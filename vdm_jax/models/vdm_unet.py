@@ -91,6 +91,11 @@ class VDMUNetConfig:
         return tuple(self.channels * m for m in self.multipliers)
 
     @property
+    def text_width(self) -> int | None:
+        """Features of the tokens of a text; None: it reads none."""
+        return self.token_width
+
+    @property
     def embed_width(self) -> int:
         return 4 * self.channels
 

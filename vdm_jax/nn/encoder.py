@@ -73,10 +73,11 @@ class SelfAttention(nnx.Module):
         self.to_out = linear(split, width, axis=(-2, -1), kernel_metadata={"out_sharding": row})
 
     def __call__(
-        self, x: Float[Array, "b l d"], mask: Bool[Array, "l l"] | None
+        self, x: Float[Array, "b l d"], mask: Bool[Array, "l l"] | Bool[Array, "b l l"] | None
     ) -> Float[Array, "b l d"]:
+        """`mask` is for all texts, or for each its own."""
         q, k, v = (project(x).swapaxes(1, 2) for project in (self.to_q, self.to_k, self.to_v))
-        mask = None if mask is None else mask[None]
+        mask = None if mask is None else mask.reshape(-1, *mask.shape[-2:])
         return self.to_out(attend(q, k, v, mask=mask).swapaxes(1, 2))
 
 

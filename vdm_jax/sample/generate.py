@@ -1,6 +1,7 @@
 """A trained model as one callable: captions and pictures in, videos out, compiled once."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -123,9 +124,10 @@ class Generator:
     ) -> Float[np.ndarray, "n t h w c"]:
         """The same before rounding to bytes, in -1..1.
 
-        given: arrays "n ..." of the request that replace what the task would draw by itself.
+        given: arrays "n ..." of the request that replace what the task would draw by itself, or,
+            as "text_embedding", what it would make of the captions, which nobody reads then.
         """
-        arrays = {**self._task.request(self._model, captions, pictures), **given}
+        arrays = self._asked(captions, pictures, given)
         return self._whole(self.run, params, arrays, len(captions), jax.random.key(seed))
 
     def draw(
@@ -142,7 +144,7 @@ class Generator:
 
         part: of a video that is drawn in parts, which differ in what is random.
         """
-        arrays = {**self._task.request(self._model, captions, pictures), **given}
+        arrays = self._asked(captions, pictures, given)
         key = jax.random.fold_in(jax.random.key(seed), part) if part else jax.random.key(seed)
         return self._whole(self._draw, params, arrays, len(captions), key)
 
@@ -169,6 +171,15 @@ class Generator:
         """The unit noise from which these captions and pictures give videos back, by DDIM."""
         arrays = {**self._task.request(self._model, captions, pictures), denoising.START: x0}
         return self._whole(self._invert, params, arrays, len(x0), jax.random.key(0))
+
+    def _asked(
+        self, captions: Sequence[str], pictures: Pictures | None, given: Mapping[str, np.ndarray]
+    ) -> Arrays:
+        model = self._model
+        if denoising.EMBEDDED in given:
+            denoising.check_embedded(model, given[denoising.EMBEDDED], len(captions))
+            model = replace(model, text=None)
+        return {**self._task.request(model, captions, pictures), **given}
 
     def _whole(self, run, params, arrays, count, key):
         batches = self._batches(params, arrays, count, key, run)

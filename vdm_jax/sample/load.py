@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vdm_jax.adapters.trainable import EVERYTHING
-from vdm_jax.conditioning.text import CLIPTextEncoderConfig
+from vdm_jax.conditioning.tower import TextTower
 from vdm_jax.core import checkpoint
 from vdm_jax.core import config as configs
 from vdm_jax.core import mesh as meshes
@@ -51,7 +51,7 @@ def describe(directory: Path) -> Described:
 
 def _at(config: Any, directory: Path) -> Described:
     """The config, with the tokenizer that lies beside the weights."""
-    if not isinstance(config.model.text, CLIPTextEncoderConfig):
+    if not isinstance(config.model.text, TextTower):
         return config
     text = config.model.text.at(directory)
     return replace(config, model=replace(config.model, text=text))

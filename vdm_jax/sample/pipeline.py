@@ -14,6 +14,7 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.sample import load
 from vdm_jax.sample.generate import Generator
 from vdm_jax.tasks import space
+from vdm_jax.tasks.denoising import EMBEDDED
 from vdm_jax.tasks.task import Around, Denoising, Pictures, Pretrained, tuned
 
 Dtype = Literal["float32", "bfloat16"]
@@ -87,15 +88,21 @@ class Pipeline:
         A task that reads two pictures a video takes them one after the other.
         given: arrays with one entry for each video, in place of what `seed` would draw. Stable
         Video Diffusion takes "latents" (unit noise, "n t h/8 w/8 4") and "image_noise" (unit noise
-        that is added to the picture, "n h w 3").
+        that is added to the picture, "n h w 3"). A model that reads text takes "text_embedding", "n
+        l d", in place of captions: any number of tokens; one of zeros is padding.
         """
-        count = len(captions or ())
+        given = given or {}
+        embedded = given.get(EMBEDDED)
+        if captions is not None and embedded is not None:
+            raise Refusal(f"give captions or {EMBEDDED}, not both")
+        said = captions if embedded is None else embedded
+        count = 0 if said is None else len(said)
         if pictures is not None:
             count = len(pictures) // max(1, self.task.pictures)
         if count == 0 or (captions is not None and len(captions) != count):
             raise Refusal("give one or more pictures, captions, or a caption for each picture")
         words = [""] * count if captions is None else captions
-        signal = self._generate.signal(self._params, words, pictures, seed=seed, given=given or {})
+        signal = self._generate.signal(self._params, words, pictures, seed=seed, given=given)
         return np.clip(signal / 2 + 0.5, 0, 1)
 
     def draw(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vdm_jax.conditioning.drop import null
-from vdm_jax.conditioning.text import tower_tokens
+from vdm_jax.conditioning.text import given_tokens
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser
 from vdm_jax.diffusion.guidance import cfg
@@ -34,24 +34,38 @@ GIVEN = "given"
 """The name of the known frames themselves, in the space that the network works in."""
 
 EMBEDDED = "text_embedding"
-"""The name, in samples and in the arrays of a task, of captions that went through the text tower
-before (`data.latents`)."""
+"""The name, in samples and in the arrays of a task, of captions that were embedded before: by the
+model's own text encoder (`data.latents`), or by anything that its network was trained on."""
 
 
 def captioned(model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
     """What `encode_text` reads, of samples with a "caption" or with its embedding."""
-    if model.text is not None and EMBEDDED in batch:
+    if model.text_width is not None and EMBEDDED in batch:
         return {EMBEDDED: batch[EMBEDDED]}
     return model.tokenize(batch["caption"])
 
 
 def encode_text(model: VideoModel, arrays: Arrays) -> Cond:
-    """The token port from the arrays of `captioned`; empty for a model without text."""
+    """The token port from the arrays of `captioned`; empty where nothing was said."""
+    if EMBEDDED in arrays:
+        return Cond(tokens={"text": given_tokens(arrays[EMBEDDED])})
     if model.text is None:
         return Cond()
-    if EMBEDDED in arrays:
-        return Cond(tokens={"text": tower_tokens(arrays[EMBEDDED])})
     return Cond(tokens={"text": model.text(arrays["text"])})
+
+
+def check_embedded(model: ModelConfig, embedding: np.ndarray, count: int) -> None:
+    """Refuse what is no embedding of `count` captions that the network of `model` can read."""
+    width, got = model.text_width, list(embedding.shape)
+    if width is None:
+        raise Refusal(f"{EMBEDDED}: this model reads no text")
+    if len(got) != 3 or 0 in got or (got[0], got[2]) != (count, width):
+        raise Refusal(
+            f"{EMBEDDED} has the shape {got}; it must be [{count}, tokens, {width}], for {count} "
+            f"videos and the {width} features of a token that this model reads"
+        )
+    if not jnp.issubdtype(embedding.dtype, jnp.floating) or not np.isfinite(embedding).all():
+        raise Refusal(f"{EMBEDDED} must hold finite floating-point numbers")
 
 
 def loss(

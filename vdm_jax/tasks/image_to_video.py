@@ -66,7 +66,7 @@ class ImageToVideo:
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
         video = batch["video"]
-        return {"video": video, **self._pictured(video[:, 0]), **model.tokenize(batch["caption"])}
+        return {"video": video, **self._pictured(video[:, 0]), **denoising.captioned(model, batch)}
 
     def request(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
+from vdm_jax.conditioning.sentence import SentenceEncoderConfig
 from vdm_jax.conditioning.text import CLIPTextEncoderConfig, WordEncoderConfig
 from vdm_jax.core.mesh import build_abstract
 from vdm_jax.core.refusal import Refusal
@@ -41,7 +42,7 @@ class ModelConfig:
     """
 
     network: VDMUNetConfig | SVDUNetConfig | None = None
-    text: WordEncoderConfig | CLIPTextEncoderConfig | None = None
+    text: WordEncoderConfig | CLIPTextEncoderConfig | SentenceEncoderConfig | None = None
     vae: VAEConfig | None = None
     image_encoder: CLIPVisionConfig | None = None
     lpips: LPIPSConfig | None = None
@@ -49,6 +50,11 @@ class ModelConfig:
 
     def build(self, *, rngs: nnx.Rngs) -> "VideoModel":
         return VideoModel(self, rngs=rngs)
+
+    @property
+    def text_width(self) -> int | None:
+        """Features of the tokens of a text that the network reads; None where it reads none."""
+        return None if self.network is None else self.network.text_width
 
     def tokenize(self, captions: Sequence[str]) -> Arrays:
         """The arrays that captions become; none for a model without text."""

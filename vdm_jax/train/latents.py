@@ -6,8 +6,8 @@ the same command goes on with the shards that are missing, and machines that sha
 n-th of them with --part, without knowing of each other. A sample's latents do not depend on its
 neighbours, so that DIR comes out the same, however the work was shared.
 
-Captions are embedded too where the text encoder is CLIP's tower and the run does not train it: 158
-kB a sample for that of Stable Diffusion 2, 77 tokens of 1024 features. No step runs the tower then,
+Captions are embedded too where the text encoder is a tower that the run does not train: 158 kB a
+sample for CLIP's of Stable Diffusion 2, 77 tokens of 1024 features. No step runs the tower then,
 which saves 4 % of the operations of stage I on latents, and 0.7 % of those of stage II; its weights
 stay on the devices, for previews and the held-out loss read captions of their own.
 """
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from vdm_jax.conditioning.text import CLIPTextEncoderConfig, WordEncoderConfig
+from vdm_jax.conditioning.tower import TextTower
 from vdm_jax.core import command, options
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.refusal import Refusal
@@ -47,8 +48,8 @@ PROG = "python -m vdm_jax.train.latents"
 USAGE = f"""\
 usage: {PROG} --config FILE[:FUNCTION] --output DIR [--OPTION VALUE ...]
 
-Encode the videos that a run trains on, once, and their captions where its text encoder is a CLIP
-tower that is not trained. The same command again goes on after a kill.
+Encode the videos that a run trains on, once, and their captions where its text encoder is a tower
+that is not trained. The same command again goes on after a kill.
 
   --config FILE[:FUNCTION]  the training config; its data and its encoders are taken
   --output DIR              where latents go; pictures beside videos go to DIR/pictures, the
@@ -183,13 +184,13 @@ class Encoder:
         vae, text = self._model.vae, self._text
         assert vae is not None
         rows, columns = -(-h // vae.stride), -(-w // vae.stride)
-        embedding = 0 if text is None else text.tower.max_tokens * text.tower.width
+        embedding = 0 if text is None else prod(text.sizes)
         return 2 * (t * rows * columns * vae.latent_channels + embedding) + h * w * c // 2
 
     @property
-    def _text(self) -> CLIPTextEncoderConfig | None:
+    def _text(self) -> TextTower | None:
         text = self._model.text
-        assert not isinstance(text, WordEncoderConfig)  # as `encoders` sees to
+        assert text is None or isinstance(text, TextTower)  # as `encoders` sees to
         return text
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import jax
 from flax import nnx
 
-from vdm_jax.conditioning.text import CLIPTextEncoderConfig
+from vdm_jax.conditioning.tower import TextTower
 from vdm_jax.core.digest import digest
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.joint import Joint
@@ -57,7 +57,7 @@ def check(config: TrainConfig, sources: tuple[Source, Source], built: Built) -> 
     if embedded and config.model.text is not None and not keeps_text(config):
         raise Refusal(
             "data holds captions embedded by a text encoder that is not trained; that of this run "
-            f"is, or it is no CLIP tower: leave text out of trainable, or {AGAIN}"
+            f"is, or it is no tower: leave text out of trainable, or {AGAIN}"
         )
 
 
@@ -83,16 +83,16 @@ def name(vae: nnx.State) -> str:
 def keeps_text(config: TrainConfig) -> bool:
     """Whether a caption is the same to the network at every step: read by a tower of which nothing
     is trained. Hashed words are learned with the model."""
-    if not isinstance(config.model.text, CLIPTextEncoderConfig):
+    if not isinstance(config.model.text, TextTower):
         return False
     params, key = abstract(config.model)[1], jax.random.key(0)
     trained, _ = jax.eval_shape(lambda params: config.trainable.split(params, key), params)
     return not any(path[0] == "text" for path, _ in nnx.to_flat_state(trained))
 
 
-def text_name(config: CLIPTextEncoderConfig, text: nnx.State) -> str:
+def text_name(config: TextTower, text: nnx.State) -> str:
     """Of a text encoder, by its weights, and by what else decides what it makes of a caption."""
-    told = json.dumps([config.tower.activation, config.tokenize(PROBES).tolist()])
+    told = json.dumps(config.reading(PROBES))
     return f"{digest(text)}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
@@ -114,7 +114,7 @@ def _check_encoder(config: TrainConfig, latents: Latents, vae: nnx.State) -> Non
 
 
 def _check_text(config: object, latents: Latents, text: nnx.State) -> None:
-    assert isinstance(config, CLIPTextEncoderConfig)  # as `check` demands
+    assert isinstance(config, TextTower)  # as `check` demands
     if latents.encoded.text != (mine := text_name(config, text)):
         raise Refusal(
             f"data holds captions embedded by another text encoder, {latents.encoded.text}; that "

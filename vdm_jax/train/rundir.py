@@ -2,6 +2,7 @@
 
 config.json  checkpoints/  metrics.jsonl  samples/  loss.png  report.html  log.txt
 frozen/      the weights that the run reads and does not change, where there are any
+tokenizer/   the files of the text encoder's, where it has any
 """
 
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 
+from vdm_jax.conditioning.tower import TextTower
 from vdm_jax.core import checkpoint, processes, storage
 from vdm_jax.core import config as configs
 from vdm_jax.core.refusal import Refusal
@@ -33,9 +35,18 @@ def prepare(workdir: Path, config: TrainConfig) -> None:
     if jax.process_index() == 0:
         with storage.one_line(f"{workdir} cannot be written"):
             (workdir / "samples").mkdir(exist_ok=True)
+            _keep_tokenizer(workdir, config)
             part = workdir / (CONFIG + ".part")
             part.write_text(configs.to_json(config), encoding="utf-8")
             part.replace(workdir / CONFIG)
+
+
+def _keep_tokenizer(workdir: Path, config: TrainConfig) -> None:
+    """Whoever samples from the run finds its tokenizer, wherever it lies then."""
+    if isinstance(config.model.text, TextTower):
+        for name, text in config.model.text.texts().items():
+            (workdir / name).parent.mkdir(exist_ok=True)
+            (workdir / name).write_text(text, encoding="utf-8")
 
 
 def weights(

@@ -11,11 +11,12 @@ from vdm_jax.core import video
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.transform import centre_crop
 from vdm_jax.nn.pieces import Chunked
-from vdm_jax.sample import load, room
+from vdm_jax.sample import embedding, load, room
 from vdm_jax.sample.commands.asked import Asked, Steps, write
 from vdm_jax.sample.pipeline import Pipeline, default_dtype
+from vdm_jax.tasks.denoising import EMBEDDED, check_embedded
 from vdm_jax.tasks.stable_video import StableVideo
-from vdm_jax.tasks.task import Task, tuned
+from vdm_jax.tasks.task import ModelConfig, Task, tuned
 
 DRAW_BATCH = 16  # videos drawn at once
 
@@ -26,18 +27,23 @@ class Request(Asked):
 
     prompt: str = ""
     """What should happen."""
+    embedding: str = ""
+    """In place of --prompt: a .npy file of a caption that was embedded elsewhere, tokens by
+    features, or of several, each for its own picture or for a video of its own."""
     image: tuple[str, ...] = ()
     """Pictures that the videos begin with; for interpolation the first and the last of each."""
     image_fit: Literal["crop", "stretch"] = "crop"
     """What becomes of a picture of another shape than the video; the original code of Stable Video
     Diffusion stretches it."""
     num_videos: int = 1
-    """Videos to make of each picture, or of the prompt. Several are numbered."""
+    """Videos to make of each picture, of the prompt, or of each embedding; several are numbered."""
 
     def check(self) -> None:
         super().check()
         if self.num_videos < 1:
             raise Refusal(f"--num-videos must be at least 1, got {self.num_videos}")
+        if self.prompt and self.embedding:
+            raise Refusal("--prompt and --embedding both say what should happen: give one")
 
 
 def from_captions(request: Request) -> int:
@@ -63,9 +69,12 @@ def run(request: Request) -> int:
     settings = request.changes()
     task = tuned(config.task, settings)
     pictures, count = _pictures(request, task)
+    given = _embedded(request, config.model, count)
+    count = len(given[EMBEDDED]) if given else count
     paths = _paths(request, count)
     captions = [request.prompt] * count
-    task.request(config.model, captions, pictures)  # refuses before anything is loaded
+    reads = replace(config.model, text=None) if given else config.model
+    task.request(reads, captions, pictures)  # refuses before anything is loaded
     mesh = request.mesh.build()
     dtype = request.dtype or default_dtype()
     batch_size = min(len(paths), DRAW_BATCH)
@@ -87,7 +96,8 @@ def run(request: Request) -> int:
             **settings,
         )
         bar.begin(pipeline.evaluations(len(paths)))
-        videos = pipeline(pictures, captions, seed=request.seed)
+        said = None if given else captions
+        videos = pipeline(pictures, said, seed=request.seed, given=given)
     for path, frames in zip(paths, videos, strict=True):
         write(str(path), frames, task.video.fps, request.seed)
     return 0
@@ -129,3 +139,15 @@ def _paths(request: Request, count: int) -> list[Path]:
     for each in paths:
         video.check_target(each)
     return paths
+
+
+def _embedded(request: Request, model: ModelConfig, count: int) -> dict[str, np.ndarray]:
+    """Captions that are given as embeddings, one for each of `count` videos; where no pictures are
+    given, they say how many videos there are."""
+    if not request.embedding:
+        return {}
+    held = embedding.read(request.embedding)
+    groups = count // request.num_videos if request.image else len(held)
+    rows = embedding.spread(held, groups, request.num_videos)
+    check_embedded(model, rows, len(rows))
+    return {EMBEDDED: rows}
