@@ -148,3 +148,8 @@ class CLIPTextEncoder(nnx.Module):
 def tower_tokens(embedding: Float[Array, "b l d"]) -> Tokens:
     """Every token of a CLIP tower, float32; all are real, for padding is attended to as well."""
     return Tokens(embedding.astype(jnp.float32), jnp.ones(embedding.shape[:2], bool))
+
+
+def given_tokens(embedding: Float[Array, "b l d"]) -> Tokens:
+    """Captions that were embedded elsewhere, in float32. A token of zeros is padding: no token."""
+    return Tokens(embedding.astype(jnp.float32), (embedding != 0).any(-1))

@@ -1,7 +1,6 @@
 """`python -m vdm_jax.sample --model runs/x --image a.png --prompt "…" --output out.mp4`."""
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from tqdm import tqdm
 
 from vdm_jax.core import command, video
 from vdm_jax.core import config as configs
@@ -18,6 +16,7 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.transform import centre_crop
 from vdm_jax.nn.pieces import Chunked
 from vdm_jax.sample import load, room
+from vdm_jax.sample.bar import Steps
 from vdm_jax.sample.pipeline import Dtype, Pipeline, default_dtype
 from vdm_jax.sample.settings import Settings
 from vdm_jax.tasks.stable_video import StableVideo
@@ -78,7 +77,7 @@ def main(args: Sequence[str]) -> int:
             task = replace(task, decoding=settings["decoding"])
         batch_size = room.batch_that_fits(task, model, mesh, dtype, batch_size)
         print(room.announced(task, model, mesh, dtype, len(paths)), flush=True)
-    with _Steps(desc="loading the model", unit="step", leave=False, disable=None) as bar:
+    with Steps(desc="loading the model", unit="step", leave=False, disable=None) as bar:
         pipeline = Pipeline(
             request.model,
             dtype=dtype,
@@ -95,16 +94,6 @@ def main(args: Sequence[str]) -> int:
         t, h, w, _ = frames.shape
         print(f"{path}: {t} frames of {w}x{h} at {task.video.fps:g} frames/s, seed {request.seed}")
     return 0
-
-
-class _Steps(tqdm):
-    """A bar of denoising steps whose ETA does not count the time of compiling, before the first."""
-
-    def step(self) -> None:
-        if self.n == 0 and not self.disable:
-            self.set_description("drawing")
-            self.initial, self.start_t = 1, time.time()
-        self.update()
 
 
 def _check(request: Request) -> None:

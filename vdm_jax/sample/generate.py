@@ -1,15 +1,17 @@
 """A trained model as one callable: captions and pictures in, videos out, compiled once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from vdm_jax.core import mesh as meshes
+from vdm_jax.tasks import denoising, space
 from vdm_jax.tasks.task import Around, Arrays, ModelConfig, Pictures, Task, abstract, to_bytes
 
 
@@ -38,6 +40,7 @@ class Generator:
         self._around = _unchanged if on_step is None else _counted(on_step)
         whole = meshes.replicated(mesh)
         self.run = jax.jit(self._generate, out_shardings=whole)
+        self._read = jax.jit(self._embedded, out_shardings=whole)
         self._to_bytes = jax.jit(to_bytes, out_shardings=whole)
 
     def _generate(self, params: nnx.State, arrays: Arrays, key: Array) -> Array:
@@ -89,6 +92,37 @@ class Generator:
         batches = self._batches(params, arrays, len(captions), seed)
         return np.concatenate([np.asarray(batch) for batch in batches])[: len(captions)]
 
+    def embed(self, params: nnx.State, captions: Sequence[str]) -> Arrays:
+        """What `given` takes in place of captions: their embedding "n l d", zero where no token is.
+
+        Empty for a model without text.
+        """
+        arrays = self._model.tokenize(captions)
+        if not arrays:
+            return {}
+        arrays["row"] = np.arange(len(captions), dtype=np.int32)
+        made = []
+        for rows in self._placed(arrays):
+            with jax.set_mesh(self._mesh):
+                made.append(self._read(params, rows))
+        return {
+            name: np.concatenate([np.asarray(each[name]) for each in made])[: len(captions)]
+            for name in made[0]
+        }
+
+    def _embedded(self, params: nnx.State, arrays: Arrays) -> Arrays:
+        stream = denoising.encode_text(nnx.merge(self._graphdef, params), arrays).tokens["text"]
+        return {denoising.EMBEDDED: jnp.where(stream.mask[..., None], stream.embedding, 0)}
+
+    def noise(self, seed: int, count: int) -> Float[np.ndarray, "{count} t h w c"]:
+        """The unit noise that a request of `count` videos is drawn from, where it brings none.
+
+        Of a task whose request needs no picture.
+        """
+        shape = space.sizes(nnx.merge(*abstract(self._model)), self._task.video)
+        start_key, _ = jax.random.split(jax.random.key(seed))
+        return np.asarray(denoising.noise({}, "", start_key, jnp.arange(count), shape))
+
     def _bytes(self, params, arrays, count, seed):
         batches = self._batches(params, arrays, count, seed)
         videos = [np.asarray(self._to_bytes(batch)) for batch in batches]
@@ -97,10 +131,15 @@ class Generator:
     def _batches(self, params, arrays, count, seed):
         arrays = {"row": np.arange(count, dtype=np.int32), **arrays}
         key = jax.random.key(seed)
-        for start in range(0, count, self.batch_size):
-            rows = _rows(arrays, start, self.batch_size)
+        for rows in self._placed(arrays):
             with jax.set_mesh(self._mesh):
-                yield self.run(params, meshes.put_whole_batch(rows, self._mesh), key)
+                yield self.run(params, rows, key)
+
+    def _placed(self, arrays: Arrays) -> Iterator[Arrays]:
+        """The rows in batches, on the devices."""
+        for start in range(0, len(arrays["row"]), self.batch_size):
+            rows = _rows(arrays, start, self.batch_size)
+            yield meshes.put_whole_batch(rows, self._mesh)
 
 
 def _rows(arrays: Arrays, start: int, size: int) -> Arrays:

@@ -13,7 +13,7 @@ from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.sample import load
 from vdm_jax.sample.generate import Generator
-from vdm_jax.tasks.task import Denoising, Pictures, tuned
+from vdm_jax.tasks.task import Arrays, Denoising, Pictures, tuned
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -57,6 +57,11 @@ class Pipeline:
             Path(directory), config, self.model, mesh, dtype or default_dtype()
         )
 
+    @property
+    def batch_size(self) -> int:
+        """Videos drawn at once: as asked for, up to what the mesh can share."""
+        return self._generate.batch_size
+
     def evaluations(self, count: int) -> int:
         """How often `on_step` is called while `count` videos are drawn."""
         if not isinstance(self.task, Denoising):
@@ -75,9 +80,10 @@ class Pipeline:
         """A video in 0..1 for each picture (uint8, any size), each caption, or each pair of them.
 
         A task that reads two pictures a video takes them one after the other.
-        given: arrays with one entry for each video, in place of what `seed` would draw. Stable
-        Video Diffusion takes "latents" (unit noise, "n t h/8 w/8 4") and "image_noise" (unit noise
-        that is added to the picture, "n h w 3").
+        given: arrays with one entry for each video, in place of what follows from the seed and the
+        captions: "latents" (unit noise, as of `noise`), what `embed` makes of captions, "row" (the
+        number that a video's randomness follows from, with the seed), and for Stable Video
+        Diffusion "image_noise" (unit noise that is added to the picture, "n h w 3").
         """
         count = len(captions or ())
         if pictures is not None:
@@ -87,6 +93,14 @@ class Pipeline:
         words = [""] * count if captions is None else captions
         signal = self._generate.signal(self._params, words, pictures, seed=seed, given=given or {})
         return np.clip(signal / 2 + 0.5, 0, 1)
+
+    def embed(self, captions: Sequence[str]) -> Arrays:
+        """Captions as what `given` takes in their place; nothing for a model without text."""
+        return self._generate.embed(self._params, captions)
+
+    def noise(self, seed: int, count: int = 1) -> Float[np.ndarray, "n t h w c"]:
+        """The "latents" that `seed` draws for `count` captions, in the space of the network."""
+        return self._generate.noise(seed, count)
 
     def again(
         self, samples: Mapping[str, Any], rows: Sequence[int], *, seed: int = 0

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from vdm_jax.conditioning.drop import null
-from vdm_jax.conditioning.text import tower_tokens
+from vdm_jax.conditioning.text import given_tokens
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser, denoiser
 from vdm_jax.diffusion.guidance import cfg
@@ -20,6 +20,9 @@ from vdm_jax.models.cond import Cond
 from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vdm_unet import VDMUNetConfig
 from vdm_jax.tasks.task import Around, Arrays, ModelConfig, Sampling, VideoModel, VideoShape
+
+NOISE = "latents"
+"""The name of the unit noise that a request brings, in the space that the network works in."""
 
 EMBEDDED = "text_embedding"
 """The name, in samples and in the arrays of a task, of captions that went through the text tower
@@ -38,7 +41,7 @@ def encode_text(model: VideoModel, arrays: Arrays) -> Cond:
     if model.text is None:
         return Cond()
     if EMBEDDED in arrays:
-        return Cond(tokens={"text": tower_tokens(arrays[EMBEDDED])})
+        return Cond(tokens={"text": given_tokens(arrays[EMBEDDED])})
     return Cond(tokens={"text": model.text(arrays["text"])})
 
 
@@ -72,7 +75,7 @@ def sample(
     sampling: Sampling,
     model: VideoModel,
     video: VideoShape,
-    rows: Int[Array, " b"],
+    arrays: Arrays,
     cond: Cond,
     key: Array,
     around: Around,
@@ -85,8 +88,8 @@ def sample(
     """
     start_key, walk_key = jax.random.split(key)
     levels = process.schedule.ladder(sampling.num_steps)
-    noise = jax.vmap(lambda key: jax.random.normal(key, video.sizes))(row_keys(start_key, rows))
-    z = levels.sigma[0] * noise
+    rows = arrays["row"]
+    z = levels.sigma[0] * noise(arrays, NOISE, start_key, rows, video.sizes)
     if known is not None:
         values, which = known
         levels = levels.clean_where(which)
@@ -95,6 +98,19 @@ def sample(
     if sampling.guidance_scale != 1.0 and cond.tokens:
         denoise = cfg(denoise, null(cond, ("tokens",)), sampling.guidance_scale)
     return sampling.sampler(around(denoise), z, levels, cond, row_keys(walk_key, rows))
+
+
+def noise(
+    arrays: Arrays, name: str, key: Array, rows: Int[Array, " b"], shape: tuple[int, ...]
+) -> Array:
+    """The unit noise of the request, or one drawn for each row by its number."""
+    if name not in arrays:
+        keys = row_keys(key, rows)
+        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    given = arrays[name]
+    if given.shape[1:] != shape:
+        raise Refusal(f"{name} has the shape {given.shape[1:]} a video; {shape} is needed")
+    return given
 
 
 def row_keys(key: Array, rows: Int[Array, " b"]) -> Array:

@@ -126,7 +126,7 @@ class ImageToVideo:
         cond = self.condition(model, arrays)
         assert cond.concat is not None
         return denoising.sample(
-            self.process, self.sampling, model, self.video, arrays["row"], cond, key, around,
+            self.process, self.sampling, model, self.video, arrays, cond, key, around,
             known=(cond.concat[..., :3], self.known(cond)),
         )  # fmt: skip
 

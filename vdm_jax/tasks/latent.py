@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser
@@ -27,7 +27,6 @@ from vdm_jax.models.cond import Cond
 from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vae import VAE
 from vdm_jax.nn.pieces import Chunked, Pieces
-from vdm_jax.tasks import denoising
 from vdm_jax.tasks.task import Arrays, Denoising, ModelConfig, VideoModel, VideoShape, to_signal
 
 PROCESS = Process(
@@ -170,19 +169,6 @@ def sample(
     top = _deviation(Level(levels.alpha[0], levels.sigma[0]))
     x0 = task.sampling.sampler(denoise, top * noise, levels, cond, keys)
     return decode(model, x0, task.video, task.decoding)
-
-
-def noise(
-    arrays: Arrays, name: str, key: Array, rows: Int[Array, " b"], shape: tuple[int, ...]
-) -> Array:
-    """The unit noise of the request, or one drawn for each row by its number."""
-    if name not in arrays:
-        keys = denoising.row_keys(key, rows)
-        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-    given = arrays[name]
-    if given.shape[1:] != shape:
-        raise Refusal(f"{name} has the shape {given.shape[1:]} a video; {shape} is needed")
-    return given
 
 
 def _deviation(level: Level) -> Float[Array, ""]:

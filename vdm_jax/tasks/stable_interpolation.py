@@ -146,7 +146,9 @@ class StableInterpolation:
         """Guidance nulls the caption; the given frames and the numbers stay in both branches."""
         start_key, walk_key = jax.random.split(key)
         rows, cond = arrays["row"], self.condition(model, arrays)
-        noise = latent.noise(arrays, "latents", start_key, rows, latent.sizes(model, self.video))
+        noise = denoising.noise(
+            arrays, denoising.NOISE, start_key, rows, latent.sizes(model, self.video)
+        )
         denoise = stable_text.guided(self.answer(model), cond, self.sampling)
         keys = denoising.row_keys(walk_key, rows)
         video = latent.sample(self, model, around(denoise), noise, cond, keys)

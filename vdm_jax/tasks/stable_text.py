@@ -152,7 +152,9 @@ class StableText:
         """Guidance nulls the caption; numbers are told to both of its branches."""
         start_key, walk_key = jax.random.split(key)
         rows, cond = arrays["row"], self.condition(model, arrays)
-        noise = latent.noise(arrays, "latents", start_key, rows, latent.sizes(model, self.video))
+        noise = denoising.noise(
+            arrays, denoising.NOISE, start_key, rows, latent.sizes(model, self.video)
+        )
         denoise = guided(self.answer(model), cond, self.sampling)
         keys = denoising.row_keys(walk_key, rows)
         return latent.sample(self, model, around(denoise), noise, cond, keys)

@@ -177,8 +177,10 @@ class StableVideo:
     ) -> Float[Array, "b t h w c"]:
         start_key, walk_key, picture_key = jax.random.split(key, 3)
         rows, size = arrays["row"], arrays["picture"].shape[1:]
-        noise = latent.noise(arrays, "latents", start_key, rows, latent.sizes(model, self.video))
-        pictures = latent.noise(arrays, "image_noise", picture_key, rows, size)
+        noise = denoising.noise(
+            arrays, denoising.NOISE, start_key, rows, latent.sizes(model, self.video)
+        )
+        pictures = denoising.noise(arrays, "image_noise", picture_key, rows, size)
         cond = self.condition(model, {**arrays, "image_noise": pictures})
         denoise = self.sampling.guided(self.answer(model), cond, self.video.num_frames)
         keys = denoising.row_keys(walk_key, rows)

@@ -84,5 +84,5 @@ class TextToVideo:
     ) -> Float[Array, "b t h w c"]:
         cond = self.condition(model, arrays)
         return denoising.sample(
-            self.process, self.sampling, model, self.video, arrays["row"], cond, key, around
+            self.process, self.sampling, model, self.video, arrays, cond, key, around
         )
