@@ -45,14 +45,14 @@ MODEL = Pretrained(
 )  # fmt: skip
 
 
-def model(folder, config, *, seed=0, spoilt=False):
+def model(folder, config, *, seed=0, spoilt=False, scale=0.05):
     """A model directory with random weights; spoilt ones are no numbers."""
     part = config.model if isinstance(config, Pretrained) else config
     with meshes.unplaced():
         built = part.build(rngs=nnx.Rngs(seed))
     keys, params = iter(jax.random.split(jax.random.key(seed), 1000)), nnx.state(built, nnx.Param)
     params = jax.tree.map(  # layers that begin as nothing, too
-        lambda a: a + 0.05 * jax.random.normal(next(keys), a.shape), params
+        lambda a: a + scale * jax.random.normal(next(keys), a.shape), params
     )
     if spoilt:
         params = jax.tree.map(lambda a: a * np.nan, params)

@@ -2,6 +2,8 @@
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +19,7 @@ MOV, MATROSKA, AVI, MPEG, MPEG_TS, MPEG_RAW = (
     "mpegvideo",
 )
 GIF, WEBP = "gif", "webp"
+WAV, FLAC, OGG, MP3 = "wav", "flac", "ogg", "mp3"
 _MOV_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 _LATER_BOXES = (b"moof", b"mfra", b"sidx", b"styp", b"uuid", b"udta", b"meta")
 
@@ -40,16 +43,51 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
+def sniff_sound(head: bytes) -> str | None:
+    """The same for files of sound alone; None if it is none of them."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return WAV
+    if head[:4] in (b"fLaC", b"OggS"):
+        return FLAC if head[:4] == b"fLaC" else OGG
+    frame = head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0
+    layer = frame and head[1] & 0x06 != 0  # 0 is AAC's own framing
+    return MP3 if head[:3] == b"ID3" or layer else None
+
+
 def sniff_file(path: Path) -> str:
     """`sniff` of a regular, non-empty local file. Raises Refusal if it is anything else."""
+    with _regular(path, "a video file") as file:
+        return sniff_open(file, os.fstat(file.fileno()).st_size, str(path))
+
+
+def sniff_sound_file(path: Path) -> str:
+    """The demuxer for a regular local file of sound, or of a video. Raises Refusal."""
+    with _regular(path, "a file of sound") as file:
+        head = file.read(256)
+        if not head:
+            raise Refusal(f"{path}: is empty")
+        if found := sniff_sound(head):
+            return found
+        if sniff(head) in (None, GIF, WEBP):
+            raise Refusal(
+                f"{path}: is neither sound nor a video by its contents; readable are wav, flac, "
+                "ogg, mp3, m4a, mp4, mov, webm, mkv, avi and mpg"
+            )
+        file.seek(0)
+        return sniff_open(file, os.fstat(file.fileno()).st_size, str(path))
+
+
+@contextmanager
+def _regular(path: Path, what: str) -> Iterator[BufferedIOBase]:
+    """The file, open. Raises Refusal if it is no regular one, or cannot be read."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise Refusal(f"{path}: is a folder, not a video file")
+            raise Refusal(f"{path}: is a folder, not {what}")
         if not stat.S_ISREG(mode):
             raise Refusal(f"{path}: is not a regular file")
         with path.open("rb") as file:
-            return sniff_open(file, os.fstat(file.fileno()).st_size, str(path))
+            yield file
     except FileNotFoundError:
         raise Refusal(f"{path}: no such file") from None
     except (OSError, ValueError) as error:

@@ -8,10 +8,11 @@ appears whole under its name, or not at all. There is no network input.
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from vdm_jax.core import container, still
 from vdm_jax.core.container import Alive, Info, Limits, frames, probe
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.core.sniff import GIF, WEBP, sniff_file
+from vdm_jax.core.sound import Sound, Track
 from vdm_jax.core.still import read_image
 
 __all__ = [
@@ -42,8 +44,10 @@ __all__ = [
     "read",
     "read_image",
     "write",
+    "write_film",
 ]
 
+Frame = UInt8[np.ndarray, "h w 3"]
 Video = UInt8[np.ndarray, "t h w 3"]
 
 
@@ -167,6 +171,38 @@ def write(
         raise Refusal(
             f"{path}: a video needs a frame and 0 < fps <= 1000, got {len(frames)}, {fps}"
         )
+    _put(path, writer)
+
+
+def write_film(
+    path: str | os.PathLike,
+    frames: Iterable[Frame],
+    fps: float | int,
+    *,
+    sound: Sound | None = None,
+    codec: Codec | None = None,
+) -> int:
+    """Write an MP4 of frames that come one at a time, with sound as long as they last.
+
+    Returns how many there were. Atomic as `write` is. Raises Refusal if the path cannot be written,
+    or there is no frame.
+    """
+    path, count = Path(path), 0
+    if path.suffix.lower() != ".mp4" or not 0 < fps <= 1000:
+        raise Refusal(f"{path}: a film is an .mp4 of 0 < fps <= 1000, got fps {fps}")
+
+    def counted() -> Iterator[Frame]:
+        nonlocal count
+        for count, frame in enumerate(frames, start=1):  # noqa: B007
+            yield frame
+        if not count:
+            raise Refusal(f"{path}: a film needs a frame")
+
+    _put(path, lambda part: _write_mp4(str(part), counted(), fps, codec or H264(), sound))
+    return count
+
+
+def _put(path: Path, writer: Callable[[Path], None]) -> None:
     check_target(path)
     try:
         _atomically(path, writer)
@@ -191,34 +227,48 @@ def encode(frames: Video, fps: float | int, codec: Codec) -> bytes:
     return buffer.getvalue()
 
 
-def _write_mp4(target: str | BytesIO, frames: Video, fps: float | int, codec: Codec) -> None:
+def _write_mp4(
+    target: str | BytesIO,
+    frames: Iterable[Frame],
+    fps: float | int,
+    codec: Codec,
+    sound: Sound | None = None,
+) -> None:
     # the index goes first, so that players start at once; a buffer cannot be reopened for that
     flags = {"movflags": "+faststart"} if isinstance(target, str) else {}
     rate = Fraction(fps).limit_denominator(1001)
+    each = iter(frames)
+    first = next(each)
     with av.open(target, "w", format="mp4", options=flags) as file:
         if isinstance(codec, Lossless):
-            stream, pictures = _lossless(file, frames, rate, codec)
+            stream, picture = _lossless(file, first.shape[:2], rate, codec)
         else:
-            stream, pictures = _h264(file, frames, rate, codec)
-        for picture in pictures:
-            file.mux(stream.encode(picture))
+            stream, picture = _h264(file, first.shape[:2], rate, codec)
+        track = None if sound is None else Track(file, sound)
+        for number, frame in enumerate(chain([first], each), start=1):
+            file.mux(stream.encode(picture(frame)))
+            if track is not None:
+                track.until(float(number / rate))
         file.mux(stream.encode())
+        if track is not None:
+            track.close()
 
 
-def _lossless(file, frames: Video, rate: Fraction, codec: Lossless):
+def _lossless(file, size: tuple[int, int], rate: Fraction, codec: Lossless):
+    """The stream, and how a frame becomes a picture of it."""
     stream = file.add_stream("libx264rgb", rate=rate)
-    stream.height, stream.width = frames.shape[1:3]
+    stream.height, stream.width = size
     stream.pix_fmt = "rgb24"
     stream.options = {"qp": "0", "preset": codec.preset, **_REPEATABLE}
-    return stream, (av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in frames)
+    return stream, lambda frame: av.VideoFrame.from_ndarray(frame, format="rgb24")
 
 
-def _h264(file, frames: Video, rate: Fraction, codec: H264):
-    _, height, width, _ = frames.shape
-    odd = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
-    padded = np.pad(frames, odd, mode="edge")
+def _h264(file, size: tuple[int, int], rate: Fraction, codec: H264):
+    """The stream, and how a frame becomes a picture of it."""
+    height, width = size
+    odd = ((0, height % 2), (0, width % 2), (0, 0))
     stream = file.add_stream("libx264", rate=rate)
-    stream.height, stream.width = padded.shape[1:3]
+    stream.height, stream.width = height + height % 2, width + width % 2
     stream.pix_fmt = "yuv420p"
     stream.options = {"crf": str(codec.crf), "preset": codec.preset, **_REPEATABLE}
     stream.gop_size = codec.keyframe_interval
@@ -226,7 +276,9 @@ def _h264(file, frames: Video, rate: Fraction, codec: H264):
     encoder.thread_count = codec.threads
     encoder.colorspace = encoder.color_primaries = encoder.color_trc = Colorspace.ITU709
     encoder.color_range = ColorRange.MPEG
-    return stream, (_to_yuv(av.VideoFrame.from_ndarray(p, format="rgb24")) for p in padded)
+    return stream, lambda frame: _to_yuv(
+        av.VideoFrame.from_ndarray(np.pad(frame, odd, mode="edge"), format="rgb24")
+    )
 
 
 def _to_yuv(rgb: av.VideoFrame) -> av.VideoFrame:

@@ -10,7 +10,6 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,13 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from vdm_jax import __version__
-from vdm_jax.core import checkpoint, manifest, page, processes, video
+from vdm_jax.core import page, processes, video
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.clips import About
 from vdm_jax.data.source import stack
 from vdm_jax.data.transform import cover
 from vdm_jax.evaluate.sets import Taken, name_of
+from vdm_jax.sample.load import weights_of
 from vdm_jax.sample.pipeline import Dtype, Pipeline
 from vdm_jax.tasks.task import Task
 
@@ -147,14 +147,6 @@ class Drawn:
                 if about.caption:
                     page.replace(path.with_suffix(".txt"), about.caption.encode())
                 video.write(path, pictures, about.fps, codec=video.Lossless())
-
-
-@cache
-def weights_of(model: Path) -> str:
-    """A name of the weights that a model or run directory draws with."""
-    stored = checkpoint.stored_weights(model)
-    folder = stored.folder if stored.prefix else model
-    return hashlib.sha256((folder / manifest.NAME).read_bytes()).hexdigest()
 
 
 def _noted(note: Path) -> dict[str, Any] | None:

@@ -23,13 +23,14 @@ from vdm_jax.core.weights import Weights
 from vdm_jax.data.clips import About
 from vdm_jax.evaluate import measures, scores
 from vdm_jax.evaluate.config import EvaluateConfig
-from vdm_jax.evaluate.draw import Drawn, weights_of
+from vdm_jax.evaluate.draw import Drawn
 from vdm_jax.evaluate.plan import LEAST, Plan
 from vdm_jax.evaluate.rows import Batch, Measure, Rows
 from vdm_jax.evaluate.scores import Metric
 from vdm_jax.evaluate.sets import ClipSet
 from vdm_jax.metrics import interval
 from vdm_jax.metrics.interval import Estimate
+from vdm_jax.sample.load import weights_of
 from vdm_jax.sample.pipeline import Pipeline
 
 STATISTICS = "statistics"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -55,6 +56,7 @@ class Generator:
         self._draw = jax.jit(self._of_model(self._drawn), out_shardings=whole)
         self._encode = jax.jit(self._of_model(self._encoded), out_shardings=whole)
         self._decode = jax.jit(self._of_model(self._decoded), out_shardings=whole)
+        self._read = jax.jit(self._of_model(self._embedded), out_shardings=whole)
         self._invert = jax.jit(self._of_model(self._inverted), out_shardings=whole)
         self._to_bytes = jax.jit(to_bytes, out_shardings=whole)
 
@@ -75,6 +77,11 @@ class Generator:
     def _decoded(self, model: VideoModel, arrays: Arrays, key: Array) -> Array:
         del key
         return self._denoising.decode(model, arrays["x0"])
+
+    def _embedded(self, model: VideoModel, arrays: Arrays, key: Array) -> Array:
+        del key
+        stream = denoising.encode_text(model, arrays).tokens["text"]
+        return jnp.where(stream.mask[..., None], stream.embedding, 0)
 
     def _inverted(self, model: VideoModel, arrays: Arrays, key: Array) -> Array:
         del key
@@ -184,6 +191,26 @@ class Generator:
     def _whole(self, run, params, arrays, count, key):
         batches = self._batches(params, arrays, count, key, run)
         return np.concatenate([np.asarray(batch) for batch in batches])[:count]
+
+    def embed(self, params: nnx.State, captions: Sequence[str]) -> Arrays:
+        """What `given` takes in place of captions: their embedding "n l d", zero where no token is.
+
+        Empty for a model without text.
+        """
+        arrays = self._model.tokenize(captions)
+        if not arrays:
+            return {}
+        read = self._whole(self._read, params, arrays, len(captions), jax.random.key(0))
+        return {denoising.EMBEDDED: read}
+
+    def noise(self, seed: int, count: int) -> Float[np.ndarray, "{count} t h w c"]:
+        """The unit noise that a request of `count` videos is drawn from, where it brings none.
+
+        Of a task whose request needs no picture.
+        """
+        shape = space.sizes(nnx.merge(*abstract(self._model)), self._task.video)
+        start_key, _ = jax.random.split(jax.random.key(seed))
+        return np.asarray(denoising.noise({}, "", start_key, jnp.arange(count), shape))
 
     def _bytes(self, params, arrays, count, seed):
         batches = self._batches(params, arrays, count, jax.random.key(seed), self.run)

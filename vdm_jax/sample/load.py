@@ -1,6 +1,8 @@
 """A trained model from its directory: the task it does, its shape, and its weights."""
 
+import hashlib
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -10,7 +12,7 @@ from jax.sharding import Mesh
 
 from vdm_jax.adapters.trainable import EVERYTHING
 from vdm_jax.conditioning.tower import TextTower
-from vdm_jax.core import checkpoint
+from vdm_jax.core import checkpoint, manifest
 from vdm_jax.core import config as configs
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.refusal import Refusal
@@ -75,6 +77,14 @@ def weights(
     """
     _, params = abstract(model)
     return filled(directory, config, placed(params, mesh, dtype))
+
+
+@cache
+def weights_of(directory: Path) -> str:
+    """A name of the weights that a model or run directory draws with."""
+    stored = checkpoint.stored_weights(directory)
+    folder = stored.folder if stored.prefix else directory
+    return hashlib.sha256((folder / manifest.NAME).read_bytes()).hexdigest()
 
 
 def filled(directory: Path, config: Described, params: nnx.State) -> nnx.State:

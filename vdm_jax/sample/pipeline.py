@@ -15,7 +15,7 @@ from vdm_jax.sample import load
 from vdm_jax.sample.generate import Generator
 from vdm_jax.tasks import space
 from vdm_jax.tasks.denoising import EMBEDDED
-from vdm_jax.tasks.task import Around, Denoising, Pictures, Pretrained, tuned
+from vdm_jax.tasks.task import Around, Arrays, Denoising, Pictures, Pretrained, tuned
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -68,6 +68,11 @@ class Pipeline:
         """Rows, columns and channels of a frame in the space that the network works in."""
         return space.frame(self.model, self.task.video)
 
+    @property
+    def batch_size(self) -> int:
+        """Videos drawn at once: as asked for, up to what the mesh can share."""
+        return self._generate.batch_size
+
     def evaluations(self, count: int) -> int:
         """How often `on_step` is called while `count` videos are drawn."""
         if not isinstance(self.task, Denoising):
@@ -86,10 +91,11 @@ class Pipeline:
         """A video in 0..1 for each picture (uint8, any size), each caption, or each pair of them.
 
         A task that reads two pictures a video takes them one after the other.
-        given: arrays with one entry for each video, in place of what `seed` would draw. Stable
-        Video Diffusion takes "latents" (unit noise, "n t h/8 w/8 4") and "image_noise" (unit noise
-        that is added to the picture, "n h w 3"). A model that reads text takes "text_embedding", "n
-        l d", in place of captions: any number of tokens; one of zeros is padding.
+        given: arrays with one entry for each video, in place of what follows from the seed:
+        "latents" (unit noise, as of `noise`), "row" (the number that a video's randomness follows
+        from, with the seed), and for Stable Video Diffusion "image_noise" (unit noise that is added
+        to the picture, "n h w 3"). A model that reads text takes "text_embedding", "n l d" (as of
+        `embed`), in place of captions: any number of tokens; one of zeros is padding.
         """
         given = given or {}
         embedded = given.get(EMBEDDED)
@@ -142,6 +148,14 @@ class Pipeline:
         By DDIM walked upwards (`diffusion.sampler.invert`), without guidance.
         """
         return self._generate.invert(self._params, x0, captions, pictures)
+
+    def embed(self, captions: Sequence[str]) -> Arrays:
+        """Captions as what `given` takes in their place; nothing for a model without text."""
+        return self._generate.embed(self._params, captions)
+
+    def noise(self, seed: int, count: int = 1) -> Float[np.ndarray, "n t h w c"]:
+        """The "latents" that `seed` draws for `count` captions, in the space of the network."""
+        return self._generate.noise(seed, count)
 
     def again(
         self, samples: Mapping[str, Any], rows: Sequence[int], *, seed: int = 0

@@ -183,12 +183,11 @@ class Completion:
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
         """KNOWN of `arrays` says which frames are known, GIVEN or "video" what they are."""
-        start_key, walk_key, eps_key = jax.random.split(key, 3)
+        keys, eps_key = denoising.Walk(*jax.random.split(key)), jax.random.fold_in(key, 1)
         known, rows = arrays[KNOWN], arrays["row"]
         x0 = arrays[GIVEN] if GIVEN in arrays else self.clean(model, arrays)
         cond = self._told(model, arrays, x0, known, *self._noise_drawn(eps_key, rows, x0))
         denoise = imputation(around(self._guided(self.answer(model))), known, x0)
-        keys = denoising.Walk(start_key, walk_key)
         drawn = denoising.walk(self, model, denoise, arrays, cond, keys)
         return _imputed(drawn, known, x0)
 

@@ -1,12 +1,10 @@
 """What every request to draw says, and what is the same about carrying it out."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from tqdm import tqdm
 
 from vdm_jax.core import video
 from vdm_jax.core.mesh import MeshConfig
@@ -49,24 +47,6 @@ class Asked(Settings):
             raise Refusal(f"--output {self.output}: name a file or a new folder")
         if Path(self.output).suffix:  # a folder of pictures may get a number yet
             video.check_target(Path(self.output))
-
-
-class Steps(tqdm):
-    """A bar of denoising steps whose ETA does not count the time of compiling, before the first."""
-
-    def __init__(self, desc: str):
-        super().__init__(desc=desc, unit="step", leave=False, disable=None)
-
-    def begin(self, total: int) -> None:
-        """The model is loaded: from now on steps are counted."""
-        self.reset(total=total)
-        self.set_description("compiling")
-
-    def step(self) -> None:
-        if self.n == 0 and not self.disable:
-            self.set_description("drawing")
-            self.initial, self.start_t = 1, time.time()
-        self.update()
 
 
 def read(path: str, option: str, shape: VideoShape) -> UInt8[np.ndarray, "t h w 3"]:

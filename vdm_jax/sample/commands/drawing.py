@@ -12,7 +12,8 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.transform import centre_crop
 from vdm_jax.nn.pieces import Chunked
 from vdm_jax.sample import embedding, load, room
-from vdm_jax.sample.commands.asked import Asked, Steps, write
+from vdm_jax.sample.bar import Steps
+from vdm_jax.sample.commands.asked import Asked, write
 from vdm_jax.sample.pipeline import Pipeline, default_dtype
 from vdm_jax.tasks.denoising import EMBEDDED, check_embedded
 from vdm_jax.tasks.stable_video import StableVideo

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.schedule import Remaining
 from vdm_jax.sample import load, long
+from vdm_jax.sample.bar import Steps
 from vdm_jax.sample.commands import asked
-from vdm_jax.sample.commands.asked import Asked, Steps
+from vdm_jax.sample.commands.asked import Asked
 from vdm_jax.sample.pipeline import Pipeline
 from vdm_jax.tasks import denoising
 from vdm_jax.tasks.task import Denoising, Pretrained, tuned

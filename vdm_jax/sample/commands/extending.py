@@ -10,8 +10,9 @@ from jaxtyping import UInt8
 from vdm_jax.core import video
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.sample import load, long
+from vdm_jax.sample.bar import Steps
 from vdm_jax.sample.commands import asked
-from vdm_jax.sample.commands.asked import Asked, Steps
+from vdm_jax.sample.commands.asked import Asked
 from vdm_jax.sample.commands.comparing import Row, report
 from vdm_jax.sample.long import Autoregressive, Film, FreeNoise, Hierarchical, Plan, Reuse
 from vdm_jax.tasks.task import Denoising, tuned

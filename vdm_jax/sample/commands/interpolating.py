@@ -5,8 +5,9 @@ from pathlib import Path
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.sample import load, long
+from vdm_jax.sample.bar import Steps
 from vdm_jax.sample.commands import asked
-from vdm_jax.sample.commands.asked import Asked, Steps
+from vdm_jax.sample.commands.asked import Asked
 from vdm_jax.sample.long import Film
 from vdm_jax.tasks.long_video import interpolation
 from vdm_jax.tasks.task import Denoising, tuned
