@@ -99,7 +99,7 @@ class Pipeline:
         """
         given = given or {}
         embedded = given.get(EMBEDDED)
-        if captions is not None and embedded is not None:
+        if any(captions or ()) and embedded is not None:
             raise Refusal(f"give captions or {EMBEDDED}, not both")
         said = captions if embedded is None else embedded
         count = 0 if said is None else len(said)
