@@ -5,9 +5,12 @@ import pytest
 
 from vdm_jax.core.config import from_json, to_json
 from vdm_jax.core.refusal import Refusal
-from vdm_jax.nn.pieces import Chunked, Overlapped, Pieces, Tiled, Whole
+from vdm_jax.nn.pieces import Chunked, Overlapped, Pieces, Tiled, Trimmed, Whole
 
-PARTS = [Whole(), Chunked(3), Overlapped(3, 1), Tiled(3, 4, 2), Tiled(4, 3, 1, frames=Chunked(2))]
+PARTS = [
+    Whole(), Chunked(3), Overlapped(3, 1), Trimmed(3, 1), Tiled(3, 4, 2),
+    Tiled(4, 3, 1, frames=Chunked(2)),
+]  # fmt: skip
 
 
 def grow(x):
@@ -103,6 +106,48 @@ def test_overlapping_chunks_have_no_seam(key, frames):
     np.testing.assert_allclose(faded[jnp.array([0, -1])], 0, atol=1e-6)
 
 
+def test_half_the_overlap_is_dropped_on_each_side_by_hand():
+    def count(x):
+        return jnp.cumsum(jnp.ones_like(x), axis=-4)
+
+    video = jnp.zeros((1, 6, 1, 1, 1))
+    # frames 2 and 3 are 3rd and 4th of the first piece, 1st and 2nd of the second
+    np.testing.assert_array_equal(Trimmed(4, 2)(count)(video).ravel(), [1, 2, 3, 2, 3, 4])
+    # pieces spread evenly: they start at 0, 2 and 3, and share two frames and three
+    video = jnp.zeros((1, 7, 1, 1, 1))
+    np.testing.assert_array_equal(Trimmed(4, 2)(count)(video).ravel(), [1, 2, 3, 2, 3, 3, 4])
+
+
+def reaching(x):
+    """Frames twice as many, each of which sees what lies two before and after it."""
+    x = jnp.repeat(x, 2, axis=-4)
+    for _ in range(2):
+        x = smooth(x)
+    return x
+
+
+def halving(x):
+    """Of every two frames one, which sees four."""
+    x = smooth(x)
+    return (x[:, ::2] + x[:, 1::2]) / 2
+
+
+@pytest.mark.parametrize("frames", [8, 11, 23])
+def test_pieces_that_share_what_frames_see_are_the_whole(key, frames):
+    """Where there are more frames than went in, or fewer: sizes are those of the smaller."""
+    latents = jax.random.normal(key, (2, frames, 2, 2, 1))
+    whole = reaching(latents)
+
+    def error(part):
+        return jnp.abs(part(reaching)(latents) - whole)
+
+    assert error(Trimmed(4, 2)).max() < 1e-6
+    assert error(Chunked(4)).max() > 0.1
+    video = jax.random.normal(key, (1, 2 * frames, 2, 2, 1))
+    got = Trimmed(4, 2)(halving)(video)
+    np.testing.assert_allclose(got, halving(video), atol=1e-6)
+
+
 def test_tiles_fade_at_the_resolution_of_the_result():
     """Tiles that disagree meet in a ramp of single pixels, not of latents."""
 
@@ -149,6 +194,7 @@ def test_memory_is_that_of_one_piece(part, larger):
     [
         (lambda: Chunked(0), "chunk of 0 frames; it must hold at least 1"),
         (lambda: Overlapped(4, 4), "chunk of 4 frames that shares 4"),
+        (lambda: Trimmed(4, 4), "chunk of 4 frames that shares 4"),
         (lambda: Overlapped(4, 0), "shares 0 with the next; it must share at least 1"),
         (lambda: Tiled(8, 2, 3), "tile of 2 columns that shares 3"),
         (lambda: Tiled(2, 8, 3), "tile of 2 rows that shares 3"),

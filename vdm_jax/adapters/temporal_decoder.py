@@ -16,11 +16,11 @@ from vdm_jax.models.vae import ImageDecoderConfig, TemporalDecoderConfig, VAECon
 Path = tuple
 
 
-def fits(image: VAEConfig | None, clips: VAEConfig | None) -> bool:
+def fits(image: object, clips: object) -> bool:
     """Whether one is to be made of the other."""
     return (
-        image is not None
-        and clips is not None
+        isinstance(image, VAEConfig)
+        and isinstance(clips, VAEConfig)
         and isinstance(image.decoder, ImageDecoderConfig)
         and isinstance(clips.decoder, TemporalDecoderConfig)
     )

@@ -18,6 +18,7 @@ from vdm_jax.convert.layout import Layout
 from vdm_jax.convert.rules import Table, rules, under
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.models.svd_unet import SVDUNetConfig
+from vdm_jax.models.vae import VAEConfig
 from vdm_jax.nn.mixing import FrameByFrame
 from vdm_jax.sample.load import Described
 from vdm_jax.tasks.latent import PROCESS
@@ -137,6 +138,7 @@ def _is_pictures(held: Described) -> bool:
         isinstance(held.task, StableText)
         and isinstance(network, SVDUNetConfig)
         and network.mixing == FrameByFrame()
+        and isinstance(held.model.vae, VAEConfig)
         and isinstance(held.model.text, CLIPTextEncoderConfig)
     )
 

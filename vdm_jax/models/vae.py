@@ -12,30 +12,30 @@ A video too large for the device goes through in pieces: see `vdm_jax.nn.pieces`
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from vdm_jax.core.mesh import VIDEO, constrain
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.models.posterior import Posterior
 from vdm_jax.nn.attention import attend
-from vdm_jax.nn.conv import Conv, Padding, Upsample, framewise
+from vdm_jax.nn.conv import Conv, Padding, Upsample, fold, framewise
 from vdm_jax.nn.init import lecun_normal, streamed
 from vdm_jax.nn.norm import GroupNorm
+from vdm_jax.nn.pieces import Chunked, Pieces
 from vdm_jax.nn.resblock import Blend, ResnetBlock, SpaceTimeResBlock
 
 SPACE_EPS = 1e-6  # of group norms of frames
 TIME_EPS = 1e-5  # of group norms of videos
-LOGVAR_RANGE = (-30.0, 20.0)
 COLOURS = 3
 FRAMES = ("batch", "space", None, None)  # logical axes of "f h w c"
+ENCODING = Chunked(8)  # frames, each by itself: exact
 
 
 @runtime_checkable
@@ -117,23 +117,27 @@ class VAEConfig:
         """Pixels of height and of width per latent; frames must be multiples of this."""
         return 2 ** (len(self.widths) - 1)
 
+    @property
+    def time_stride(self) -> int:
+        """Frames per latent frame."""
+        return 1
+
+    @property
+    def encoding(self) -> Pieces:
+        """How many frames are encoded."""
+        return ENCODING
+
+    def frames(self, num_frames: int) -> int:
+        """Latent frames of so many frames."""
+        return num_frames
+
+    def encodes_as(self, other: object) -> bool:
+        """Whether the encoder of `other`, with the same weights, makes the same latents."""
+        mine = {"decoder": self.decoder, "dtype": self.dtype}
+        return isinstance(other, VAEConfig) and replace(other, **mine) == self
+
     def build(self, *, rngs: nnx.Rngs) -> "VAE":
         return VAE(self, rngs=streamed(rngs))
-
-
-class Posterior(NamedTuple):
-    """The normal distribution of a frame's latents, in float32."""
-
-    mean: Float[Array, "f h w c"]
-    logvar: Float[Array, "f h w c"]
-
-    def mode(self) -> Float[Array, "f h w c"]:
-        """The most likely latents: the mean."""
-        return self.mean
-
-    def sample(self, key: Array) -> Float[Array, "f h w c"]:
-        """Latents drawn at random."""
-        return self.mean + jnp.exp(self.logvar / 2) * jax.random.normal(key, self.mean.shape)
 
 
 def _linear(in_width: int, out_width: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Linear:
@@ -358,9 +362,12 @@ class VAE(nnx.Module):
         stride = self.config.stride
         if h % stride or w % stride:
             raise Refusal(f"frames are {h}x{w}; this autoencoder takes multiples of {stride}")
-        moments = self.quant(self.encoder(video)).astype(jnp.float32)
-        mean, logvar = jnp.split(moments, 2, axis=-1)
-        return Posterior(mean, jnp.clip(logvar, *LOGVAR_RANGE))
+        return Posterior.of(self.quant(self.encoder(video)))
+
+    def encode_video(self, video: Float[Array, "b t h w 3"]) -> Posterior:
+        """As `encode`, of the frames of several videos: "b t h/stride w/stride c"."""
+        posterior = self.encode(fold(video))
+        return Posterior(*(part.reshape(*video.shape[:2], *part.shape[1:]) for part in posterior))
 
     def decode(self, latents: Float[Array, "b t h w c"]) -> Float[Array, "b t H W 3"]:
         """The frames of each video, all at once, in the latents' dtype.

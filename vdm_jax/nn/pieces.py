@@ -1,11 +1,12 @@
 """Large videos through a small memory: a function of frames, applied to one piece at a time.
 
-`Whole`, `Chunked`, `Overlapped` and `Tiled` are parts that a config holds. Each takes a function
-of a video, "b t h w c", or of single frames, "f h w c", whose result has as many frames and any
-one size of frame (a decoder's is 8 times the latents', an encoder's 1/8 of the video's), and
-gives back that function, computed in pieces: `Chunked(8)(vae.decode)(latents)`. A result may be a
-pytree of such arrays. The pieces run one after the other in one compiled loop, so that memory
-beyond input and output is that of a single piece; the backward pass computes each piece again.
+`Whole`, `Chunked`, `Overlapped`, `Trimmed` and `Tiled` are parts that a config holds. Each takes a
+function of a video, "b t h w c", or of single frames, "f h w c", and gives back that function,
+computed in pieces: `Chunked(8)(vae.decode)(latents)`. Its result may have several frames for each,
+but for `Chunked` also one for several, and any one size of frame (a decoder's is 8 times the
+latents', an encoder's 1/8 of the video's); it may be a pytree of such arrays. The pieces run one
+after the other in one compiled loop, so that memory beyond input and output is that of a single
+piece; the backward pass computes each piece again.
 """
 
 from collections.abc import Callable
@@ -88,7 +89,26 @@ class Overlapped:
         _check_overlap("chunk", "frames", self.size, self.overlap)
 
     def __call__(self, function: OfFrames) -> OfFrames:
-        return _blended(function, {FRAMES: (self.size, self.overlap)})
+        return _blended(function, {FRAMES: (self.size, self.overlap)}, _faded)
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """`size` frames at a time; neighbouring chunks share `overlap` frames or more, of which each
+    keeps the half on its own side and drops the other.
+
+    With an overlap of twice as many frames as a frame depends on to either side, the result is that
+    of the whole. With less each frame is still the one of the chunk that saw the most around it.
+    """
+
+    size: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        _check_overlap("chunk", "frames", self.size, self.overlap)
+
+    def __call__(self, function: OfFrames) -> OfFrames:
+        return _blended(function, {FRAMES: (self.size, self.overlap)}, _cut_in_half)
 
 
 @dataclass(frozen=True)
@@ -112,7 +132,7 @@ class Tiled:
 
     def __call__(self, function: OfFrames) -> OfFrames:
         cuts = {ROWS: (self.height, self.overlap), COLUMNS: (self.width, self.overlap)}
-        return _blended(self.frames(function), cuts)
+        return _blended(self.frames(function), cuts, _faded)
 
 
 def _check_overlap(piece, of, size, overlap):
@@ -137,6 +157,24 @@ def _joined(chunks):
     return x.reshape(*x.shape[: axis - 1], -1, *x.shape[axis + 1 :])
 
 
+Share = Callable[
+    [Float[np.ndarray, "pieces positions"], int], Float[np.ndarray, "pieces positions"]
+]
+"""(how deep each position lies in each piece, 0 outside and endless where the axis ends, overlap)
+-> how much it counts beside the others of its place."""
+
+
+def _faded(depth, overlap):
+    """Linear ramps over the overlap."""
+    return np.minimum(depth / (overlap + 1), 1.0)
+
+
+def _cut_in_half(depth, overlap):
+    """All or nothing: the piece in which the position lies the deepest, of two the first."""
+    del overlap
+    return np.eye(len(depth))[depth.argmax(0)].T
+
+
 class _Cut(NamedTuple):
     """One axis cut into overlapping pieces, in positions of the smaller grid."""
 
@@ -144,6 +182,7 @@ class _Cut(NamedTuple):
     length: int
     size: int
     overlap: int
+    share: Share
 
     @property
     def starts(self) -> Int[np.ndarray, " pieces"]:
@@ -158,33 +197,34 @@ class _Cut(NamedTuple):
 
     def weights(self, scale: int) -> Float[np.ndarray, "pieces positions"]:
         """How much each position of each piece counts, `scale` times as fine; those of one place
-        sum to one.
-
-        Linear ramps over the overlap, none at the ends of the axis.
-        """
+        sum to one."""
         starts, size = self.starts * scale, min(self.size, self.length) * scale
-        ramp = np.minimum(np.arange(1, size + 1) / (self.overlap * scale + 1), 1.0)
-        flat, end = np.ones(size), self.length * scale - size
-        rise = np.stack([flat if start == 0 else ramp for start in starts])
-        fall = np.stack([flat if start == end else ramp[::-1] for start in starts])
-        weights = np.minimum(rise, fall)
-        total = np.zeros(self.length * scale)
-        for start, weight in zip(starts, weights, strict=True):
-            total[start : start + size] += weight
-        total = np.stack([total[start : start + size] for start in starts])
-        return (weights / total).astype(np.float32)
+        place, end = np.arange(self.length * scale), self.length * scale - size
+        before, after = place - starts[:, None] + 1.0, starts[:, None] + size - place * 1.0
+        depth = np.minimum(
+            np.where(starts[:, None] == 0, np.inf, before),
+            np.where(starts[:, None] == end, np.inf, after),
+        )
+        inside = np.minimum(before, after) > 0
+        weights = self.share(np.where(inside, depth, 0.0), self.overlap * scale)
+        weights = weights / weights.sum(0)
+        own = [row[start : start + size] for row, start in zip(weights, starts, strict=True)]
+        return np.stack(own).astype(np.float32)
 
 
-def _blended(function, cuts):
+def _blended(function, cuts, share):
     """The function on overlapping pieces, summed by their weights.
 
-    cuts: axis -> (size of a piece, overlap).
+    cuts: axis -> (size of a piece, overlap). share: a `Share`.
     """
 
     def in_pieces(x: Array) -> PyTree:
         whole = jax.eval_shape(function, x)
-        grid = min([x, *jax.tree.leaves(whole)], key=lambda a: a.shape[ROWS])
-        along = [_Cut(axis, grid.shape[axis], *cut) for axis, cut in cuts.items()]
+        grid = min([x, *jax.tree.leaves(whole)], key=_positions)
+        along = [
+            _Cut(axis, grid.shape[axis], size, overlap, share)
+            for axis, (size, overlap) in cuts.items()
+        ]
         places = np.array(list(product(*(range(len(cut.starts)) for cut in along))))
         run = jax.checkpoint(function)
 
@@ -197,6 +237,11 @@ def _blended(function, cuts):
         return jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), totals, whole)
 
     return in_pieces
+
+
+def _positions(a):
+    """By what the smaller of two grids is found: its rows, then its frames."""
+    return a.shape[ROWS], a.shape[FRAMES]
 
 
 def _corner(a, cuts, place):

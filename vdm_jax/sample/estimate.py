@@ -74,7 +74,7 @@ def estimate(model: ModelConfig, setting: Setting, dtype: str) -> Estimate:
     `model` is one of Stable Video Diffusion: an `SVDUNetConfig` and the encoders.
     """
     network, vae = model.network, model.vae
-    assert isinstance(network, SVDUNetConfig) and vae is not None
+    assert isinstance(network, SVDUNetConfig) and isinstance(vae, VAEConfig)
     parameters = count_parameters(model)
     weights = parameters * jnp.dtype(dtype).itemsize
     copied = 4 * parameters if platform() == "cpu" else 0  # its convolutions reorder their kernels
@@ -94,7 +94,8 @@ def flops(model: ModelConfig, setting: Setting) -> float:
     The published implementations also attend to the one token of the image: 4% more.
     """
     vae, encoder, network = model.vae, model.image_encoder, model.network
-    assert vae is not None and encoder is not None and isinstance(network, SVDUNetConfig)
+    assert isinstance(network, SVDUNetConfig) and isinstance(vae, VAEConfig)
+    assert encoder is not None
     h, w = _latent_size(vae, setting)
     steps = setting.num_steps * setting.halves * network_flops(network, setting.num_frames, h, w)
     pixels = decoder_flops(vae, h, w) * setting.num_frames + encoder_flops(vae, h, w)

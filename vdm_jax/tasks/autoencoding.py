@@ -36,7 +36,9 @@ from vdm_jax.diffusion.level import Level
 from vdm_jax.models.cond import Cond
 from vdm_jax.models.lpips import LPIPS
 from vdm_jax.models.patch_discriminator import PatchDiscriminator
-from vdm_jax.models.vae import VAE, Posterior
+from vdm_jax.models.posterior import Posterior
+from vdm_jax.models.vae import VAE
+from vdm_jax.models.video_vae import VideoVAE
 from vdm_jax.nn.conv import fold
 from vdm_jax.nn.pieces import Pieces, Whole
 from vdm_jax.tasks.task import (
@@ -105,7 +107,7 @@ class Told(NamedTuple):
     value: Float[Array, ""]
     scalars: dict[str, Float[Array, ""]]
     gradient: Float[Array, "b t h w 3"]
-    by_last_layer: Float[Array, "kh kw i o"]
+    by_last_layer: Float[Array, "*window i o"]
 
     def plus(self, weight: Float[Array, ""], other: "Told") -> "Told":
         """The sum with `weight` times the other."""
@@ -126,7 +128,8 @@ class Autoencoding:
     `discriminator` nothing is asked to look real.
 
     lpips_weight: of LPIPS beside the mean absolute difference of colours in -1..1.
-    kl_weight: of the KL divergence from a unit normal, in nats a frame over its number of values.
+    kl_weight: of the KL divergence from a unit normal, in nats a latent frame over the number of
+        values in the frames that it stands for.
     disc_start: the step from which the discriminator learns and is heard.
     decoding: how latents become frames when they are too many for the device; not in training.
     """
@@ -153,6 +156,7 @@ class Autoencoding:
         h, w, stride = self.video.height, self.video.width, model.vae.stride
         if h % stride or w % stride:
             raise Refusal(f"task.video is {h}x{w}; model.vae takes multiples of {stride}")
+        model.vae.frames(self.video.num_frames)
         for name in ("lpips", "discriminator"):
             part = getattr(model, name)
             if part is not None and min(h, w) < part.smallest:
@@ -193,8 +197,8 @@ class Autoencoding:
     ) -> Float[Array, "b t h w 3"]:
         """By way of the most likely latents."""
         vae = _vae(model)
-        latents = self.decoding(lambda frames: vae.encode(frames).mode())(fold(video))
-        return self.decoding(vae.decode)(_as_video(latents, video))
+        latents = vae.config.encoding(lambda video: vae.encode_video(video).mode())(video)
+        return self.decoding(vae.decode)(latents)
 
     def generate(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
@@ -211,10 +215,11 @@ class Autoencoding:
         model on these latents divides by: its `vae.scaling_factor` is 1 / latent_std.
         """
         vae, video = _vae(model), self.clean(model, arrays)
-        posterior = vae.encode(fold(video))
-        decoded = _decoded(vae, _as_video(posterior.sample(key), video))
-        kl = divergence(posterior) / math.prod(video.shape[2:])
-        scalars = {"kl": kl, "latent_std": jnp.std(posterior.mode().astype(jnp.float32))}
+        posterior = vae.encode_video(video)
+        decoded = _decoded(vae, posterior.sample(key))
+        told_by_each = math.prod(video.shape[1:]) // posterior.mean.shape[1]
+        kl = divergence(posterior) / told_by_each
+        scalars = {"kl": kl, "latent_std": jnp.std(posterior.mode())}
         told = self._likeness(model.lpips, video, decoded)
         judged = jnp.float32(0)
         if model.discriminator is not None:
@@ -268,9 +273,9 @@ def hinge(
 
 
 def divergence(posterior: Posterior) -> Float[Array, ""]:
-    """KL(posterior || unit normal) of a frame, in nats; the mean over frames."""
+    """KL(posterior || unit normal) of a latent frame, in nats; the mean over them."""
     mean, logvar = posterior
-    return (mean**2 + jnp.exp(logvar) - 1 - logvar).sum((1, 2, 3)).mean() / 2
+    return (mean**2 + jnp.exp(logvar) - 1 - logvar).sum((-3, -2, -1)).mean() / 2
 
 
 def with_gradient(
@@ -287,7 +292,7 @@ def still(module: Module) -> Module:
     return nnx.merge(graphdef, jax.lax.stop_gradient(params))
 
 
-def _decoded(vae: VAE, latents: Float[Array, "b t h w c"]) -> Decoded:
+def _decoded(vae: VAE | VideoVAE, latents: Float[Array, "b t h w c"]) -> Decoded:
     graphdef, params = nnx.split(vae)
     weights = dict(nnx.to_flat_state(params))
     path = ("decoder", vae.decoder.LAST, "kernel")
@@ -301,13 +306,6 @@ def _decoded(vae: VAE, latents: Float[Array, "b t h w c"]) -> Decoded:
     return Decoded(video, lambda gradient: pull(gradient)[0])
 
 
-def _as_video(
-    latents: Float[Array, "f h w c"], video: Float[Array, "b t H W 3"]
-) -> Float[Array, "b t h w c"]:
-    """Frames, in as many videos as there were."""
-    return latents.reshape(*video.shape[:2], *latents.shape[1:])
-
-
-def _vae(model: VideoModel) -> VAE:
+def _vae(model: VideoModel) -> VAE | VideoVAE:
     assert model.vae is not None  # as `check` demands
     return model.vae

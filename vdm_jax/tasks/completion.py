@@ -30,7 +30,7 @@ from vdm_jax.diffusion.level import Level
 from vdm_jax.diffusion.process import Process
 from vdm_jax.models.cond import Cond
 from vdm_jax.nn.pieces import Chunked, Pieces
-from vdm_jax.tasks import denoising, space
+from vdm_jax.tasks import denoising, latent, space
 from vdm_jax.tasks.denoising import GIVEN, KNOWN
 from vdm_jax.tasks.task import (
     Around,
@@ -99,6 +99,8 @@ class Completion:
     def check(self, model: ModelConfig) -> None:
         beside = space.channels(model) + 1
         space.check_network("completion", model, self.video, beside=beside)
+        if model.vae is not None:
+            latent.check_frames_apart("completion", model)
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
         """Known are the frames that a request gives."""

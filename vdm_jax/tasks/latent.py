@@ -1,10 +1,11 @@
 """The latent space that a diffusion model works in: videos to latents, and latents to videos.
 
 What every task of Stable Video Diffusion does alike. The latents of a video are the most likely
-ones of each frame, scaled to unit variance; they have no gradient. Frames whose sizes are no
-multiple of the autoencoder's stride are padded with their edge, and cropped when they come back.
-Samples may hold latents that were computed before (`data.latents`) instead of frames. Their
-captions' embeddings, where these are held too, are read by `denoising.captioned`.
+ones, scaled to unit variance; they have no gradient. Frames whose sizes are no multiple of the
+autoencoder's stride are padded with their edge, and cropped when they come back. The number of
+frames must be a multiple of its stride in time: a padded video would end in a still. Samples may
+hold latents that were computed before (`data.latents`) instead of frames. Their captions'
+embeddings, where these are held too, are read by `denoising.captioned`.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.schedule import Karras
 from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vae import VAE
-from vdm_jax.nn.pieces import Chunked, Pieces
+from vdm_jax.models.video_vae import VideoVAE, VideoVAEConfig
+from vdm_jax.nn.pieces import Pieces
 from vdm_jax.tasks.task import Arrays, Denoising, ModelConfig, VideoModel, VideoShape, to_signal
 
 PROCESS = Process(
@@ -33,8 +35,6 @@ PROCESS = Process(
     weight=OutputWeight(V()),
 )
 """The published model's: EDM with unit-variance data; the density is that of its last stage."""
-
-ENCODING = Chunked(8)  # frames, each by itself: exact
 
 LATENTS = "x0"
 """The name of latents in the arrays of a task."""
@@ -79,6 +79,13 @@ def check_model(
             f"{network.vec_features}"
         )
     check_size(video, vae.stride)
+    vae.frames(video.num_frames)
+
+
+def check_frames_apart(what: str, model: ModelConfig) -> None:
+    """Refuse, for a task that encodes single pictures, an autoencoder that has none."""
+    if isinstance(model.vae, VideoVAEConfig):
+        raise Refusal(f"{what} encodes single pictures: it needs a VAEConfig, got a VideoVAEConfig")
 
 
 def check_size(video: VideoShape, stride: int) -> None:
@@ -86,8 +93,13 @@ def check_size(video: VideoShape, stride: int) -> None:
         raise Refusal(f"videos must be at least {stride} pixels high and wide")
 
 
-def vae_of(model: VideoModel) -> VAE:
+def vae_of(model: VideoModel) -> VAE | VideoVAE:
     assert model.vae is not None  # as the task's `check` demands
+    return model.vae
+
+
+def frame_vae_of(model: VideoModel) -> VAE:
+    assert isinstance(model.vae, VAE)  # as the task's `check` demands
     return model.vae
 
 
@@ -105,7 +117,12 @@ def padded(
 
 
 def prepared(model: ModelConfig, video: VideoShape, batch: Mapping[str, Any]) -> Arrays:
-    """What `clean` reads, of samples with a "video" or with "latents"."""
+    """What `clean` reads, of samples with a "video" or with "latents".
+
+    Raises Refusal for a number of frames that the autoencoder does not take.
+    """
+    assert model.vae is not None
+    model.vae.frames(video.num_frames)
     if "latents" in batch:
         return {LATENTS: batch["latents"]}
     return {"video": padded(batch["video"], video, model)}
@@ -116,11 +133,11 @@ def first_frames(batch: Mapping[str, Any]) -> UInt8[np.ndarray, "b h w 3"]:
     return batch["picture"] if "latents" in batch else batch["video"][:, 0]
 
 
-def encode(model: VideoModel, frames: UInt8[Array, "b t H W 3"]) -> Float[Array, "b t h w c"]:
+def encode(model: VideoModel, frames: UInt8[Array, "b t H W 3"]) -> Float[Array, "b T h w c"]:
     """Scaled latents, without a gradient."""
     vae = vae_of(model)
-    each = ENCODING(lambda frames: vae.encode(frames).mode())
-    return jax.lax.stop_gradient(vae.scaled(jax.vmap(each)(to_signal(frames))))
+    latents = vae.config.encoding(lambda video: vae.encode_video(video).mode())(to_signal(frames))
+    return jax.lax.stop_gradient(vae.scaled(latents))
 
 
 def clean(model: VideoModel, arrays: Arrays) -> Float[Array, "b t h w c"]:
@@ -131,7 +148,7 @@ def clean(model: VideoModel, arrays: Arrays) -> Float[Array, "b t h w c"]:
 
 
 def decode(
-    model: VideoModel, x0: Float[Array, "b t h w c"], video: VideoShape, decoding: Pieces
+    model: VideoModel, x0: Float[Array, "b T h w c"], video: VideoShape, decoding: Pieces
 ) -> Float[Array, "b t H W 3"]:
     """Scaled latents to frames in -1..1 of the video's size."""
     vae = vae_of(model)
@@ -150,4 +167,4 @@ def sizes(model: VideoModel, video: VideoShape) -> tuple[int, int, int, int]:
     """Frames, rows, columns and channels of the latents of a video."""
     config = vae_of(model).config
     rows, columns = (-(-size // config.stride) for size in (video.height, video.width))
-    return video.num_frames, rows, columns, config.latent_channels
+    return config.frames(video.num_frames), rows, columns, config.latent_channels

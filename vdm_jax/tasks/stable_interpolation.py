@@ -74,6 +74,7 @@ class StableInterpolation:
         latent.check_model(
             "interpolation", model, self.video, beside=beside, numbers=(None, stable_text.TOLD)
         )
+        latent.check_frames_apart("interpolation", model)
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
         """Each clip is told its own frame rate, and its own "motion_bucket_id" if it has one."""

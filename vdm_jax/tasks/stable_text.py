@@ -109,7 +109,8 @@ class StableText:
 
     def condition(self, model: VideoModel, arrays: Arrays) -> Cond:
         """Tokens of the caption, and the numbers where the network is told them."""
-        return told(denoising.encode_text(model, arrays), model, arrays, self.video.num_frames)
+        frames = latent.sizes(model, self.video)[0]
+        return told(denoising.encode_text(model, arrays), model, arrays, frames)
 
     def clean(self, model: VideoModel, arrays: Arrays) -> Float[Array, "b t h w c"]:
         return latent.clean(model, arrays)

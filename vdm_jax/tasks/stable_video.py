@@ -101,6 +101,7 @@ class StableVideo:
         latent.check_model(
             "Stable Video", model, self.video, beside=beside, numbers=(MICRO_FEATURES,)
         )
+        latent.check_frames_apart("Stable Video", model)
         if model.image_encoder is None:
             raise Refusal("Stable Video needs model.image_encoder")
 
@@ -133,7 +134,8 @@ class StableVideo:
         assert model.image_encoder is not None
         noise = arrays.get("image_noise", jnp.zeros_like(arrays["picture"]))
         told = arrays["micro"]
-        latents = image.image_latents(latent.vae_of(model), arrays["picture"], told[:, 2], noise)
+        vae = latent.frame_vae_of(model)
+        latents = image.image_latents(vae, arrays["picture"], told[:, 2], noise)
         count = self.video.num_frames
         return Cond(
             tokens={"image": image.encode_image(model.image_encoder, arrays["seen"])},

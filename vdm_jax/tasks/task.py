@@ -25,6 +25,7 @@ from vdm_jax.models.patch_discriminator import PatchDiscriminatorConfig
 from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vae import VAEConfig
 from vdm_jax.models.vdm_unet import VDMUNetConfig
+from vdm_jax.models.video_vae import VideoVAEConfig
 
 Arrays = dict[str, Any]
 Around = Callable[[Denoiser], Denoiser]
@@ -43,7 +44,7 @@ class ModelConfig:
 
     network: VDMUNetConfig | SVDUNetConfig | None = None
     text: WordEncoderConfig | CLIPTextEncoderConfig | SentenceEncoderConfig | None = None
-    vae: VAEConfig | None = None
+    vae: VAEConfig | VideoVAEConfig | None = None
     image_encoder: CLIPVisionConfig | None = None
     lpips: LPIPSConfig | None = None
     discriminator: PatchDiscriminatorConfig | None = None

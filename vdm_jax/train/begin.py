@@ -13,6 +13,7 @@ from vdm_jax.adapters.lora import LoRA, awake
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.models.vae import VAEConfig
+from vdm_jax.models.video_vae import VideoVAEConfig
 from vdm_jax.sample import load
 from vdm_jax.tasks.task import ModelConfig, abstract
 from vdm_jax.train import state as states
@@ -33,7 +34,7 @@ def shapes(config: TrainConfig, mesh: Mesh) -> Built:
     return _built(config, mesh, states.fresh(config.build_model))
 
 
-def autoencoder(config: TrainConfig, mesh: Mesh) -> tuple[VAEConfig, nnx.State]:
+def autoencoder(config: TrainConfig, mesh: Mesh) -> tuple[VAEConfig | VideoVAEConfig, nnx.State]:
     """The autoencoder that a run of `config` begins with, as it lies on the disk: {"vae": …}.
 
     Raises Refusal for one whose encoder is not that of the model.
@@ -42,7 +43,7 @@ def autoencoder(config: TrainConfig, mesh: Mesh) -> tuple[VAEConfig, nnx.State]:
     assert mine is not None
     theirs, params, where = _first(config, ModelConfig(vae=mine), "vae", mesh)
     vae = theirs.vae
-    if vae is None or replace(vae, decoder=mine.decoder, dtype=mine.dtype) != mine:
+    if vae is None or not mine.encodes_as(vae):
         raise Refusal(f"the vae in {where} is not that of the model")
     return replace(vae, dtype=mine.dtype), params
 

@@ -185,7 +185,8 @@ class Encoder:
         assert vae is not None
         rows, columns = -(-h // vae.stride), -(-w // vae.stride)
         embedding = 0 if text is None else prod(text.sizes)
-        return 2 * (t * rows * columns * vae.latent_channels + embedding) + h * w * c // 2
+        latents = vae.frames(t) * rows * columns * vae.latent_channels
+        return 2 * (latents + embedding) + h * w * c // 2
 
     @property
     def _text(self) -> TextTower | None:

@@ -19,6 +19,7 @@ from vdm_jax.data.joint import Joint
 from vdm_jax.data.latents import Latents
 from vdm_jax.data.source import Source, near
 from vdm_jax.models.vae import VAEConfig
+from vdm_jax.models.video_vae import VideoVAEConfig
 from vdm_jax.tasks.latent import Latent
 from vdm_jax.tasks.task import abstract
 from vdm_jax.train.config import TrainConfig
@@ -96,7 +97,7 @@ def text_name(config: TextTower, text: nnx.State) -> str:
     return f"{digest(text)}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
-def transform(config: VAEConfig) -> str:
+def transform(config: VAEConfig | VideoVAEConfig) -> str:
     """What is done with what an encoder says."""
     return f"most likely latents times {config.scaling_factor}"
 
