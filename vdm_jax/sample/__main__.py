@@ -27,6 +27,7 @@ TASKS = {
     "predict": Does("extending", "Predict", "predict", "a video's next frames"),
     "extend": Does("extending", "Extend", "extend", "a video of any length, by a plan"),
     "interpolate": Does("interpolating", "Interpolate", "run", "more frames a second"),
+    "upscale": Does("upscaling", "Upscale", "run", "a video, several times as high and wide"),
 }
 OWN = Does("drawing", "Request", "run", "what the model was trained for")
 
