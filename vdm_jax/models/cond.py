@@ -50,3 +50,15 @@ def frames_of(cond: Cond, frames: Int[Array, " n"]) -> Cond:
         concat=some(cond.concat),
         image_only=some(cond.image_only),
     )
+
+
+def region_of(
+    cond: Cond, corner: tuple[Int[Array, ""], Int[Array, ""]], size: tuple[int, int]
+) -> Cond:
+    """The ports of a part of every frame, by its first row and column and its rows and columns."""
+    if cond.concat is None:
+        return cond
+    top, left = corner
+    b, t, _, _, c = cond.concat.shape
+    part = jax.lax.dynamic_slice(cond.concat, (0, 0, top, left, 0), (b, t, *size, c))
+    return replace(cond, concat=part)

@@ -29,6 +29,7 @@ TASKS = {
     "interpolate": Does("interpolating", "Interpolate", "run", "more frames a second"),
     "walk": Does("walking", "Walk", "run", "a film between prompts and seeds"),
     "edit": Does("editing", "Edit", "run", "a video drawn anew from itself"),
+    "upscale": Does("upscaling", "Upscale", "run", "a video, several times as high and wide"),
 }
 OWN = Does("drawing", "Request", "run", "what the model was trained for")
 

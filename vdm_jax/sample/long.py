@@ -125,7 +125,7 @@ class Reuse:
         return size // 2 if self.overlap is None else self.overlap
 
     def evaluations(self, task: Denoising, film: Film) -> int:
-        return steps(task) * len(self._starts(task, film))
+        return steps(task)
 
     def _starts(self, task: Denoising, film: Film) -> tuple[int, ...]:
         return starts(film.total, task.video.num_frames, self._overlap(task))

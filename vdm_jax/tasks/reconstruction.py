@@ -45,7 +45,9 @@ class Reconstruction:
     """`task`, its videos drawn to agree with KNOWN and GIVEN, and with SMALL, of its arrays.
 
     frames_weight, small_weight: w_r of each; 0 takes the gradient of neither, which leaves known
-    frames standing among others that heed them only as far as the network does by itself.
+    frames standing among others that heed them only as far as the network does by itself. A pixel
+    of the smaller video is a mean of factor^2, so its error reaches each of them divided by as
+    much: small_weight = factor^2 is what corrects it whole where little noise is left.
     """
 
     task: Denoising
@@ -110,13 +112,13 @@ class Reconstruction:
             return self._held(reconstruction(around(denoise), self._observed(arrays)), arrays)
 
         drawn = self.task.draw(model, arrays, key, around=agreeing)
-        if KNOWN not in arrays:
+        if GIVEN not in arrays:
             return drawn
         return jnp.where(arrays[KNOWN][..., None, None, None], arrays[GIVEN], drawn)
 
     def _observed(self, arrays: Arrays) -> list[Observation]:
         observed = []
-        if KNOWN in arrays:
+        if GIVEN in arrays:
             seen = Masked(arrays[KNOWN])
             observed.append(Observation(seen, seen.observe(arrays[GIVEN]), self.frames_weight))
         if SMALL in arrays:
@@ -127,7 +129,7 @@ class Reconstruction:
 
     @staticmethod
     def _held(denoise: Denoiser, arrays: Arrays) -> Denoiser:
-        if KNOWN not in arrays:
+        if GIVEN not in arrays:
             return denoise
         return imputation(denoise, arrays[KNOWN], arrays[GIVEN])
 

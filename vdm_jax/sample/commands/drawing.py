@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import UInt8
 
 from vdm_jax.core import video
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.core.video import Clip
 from vdm_jax.data.transform import centre_crop
 from vdm_jax.nn.pieces import Chunked
 from vdm_jax.sample import embedding, load, room
 from vdm_jax.sample.bar import Steps
+from vdm_jax.sample.cascade import Cascade, Model
 from vdm_jax.sample.commands.asked import Asked, write
 from vdm_jax.sample.pipeline import Pipeline, default_dtype
 from vdm_jax.tasks.denoising import EMBEDDED, check_embedded
@@ -38,6 +41,10 @@ class Request(Asked):
     Diffusion stretches it."""
     num_videos: int = 1
     """Videos to make of each picture, of the prompt, or of each embedding; several are numbered."""
+    then: tuple[str, ...] = ()
+    """Models that go on with each video, one after another: one that takes a picture begins a video
+    with its first frame, one that is told frames makes them twice as many, one of super-resolution
+    makes it larger."""
 
     def check(self) -> None:
         super().check()
@@ -76,6 +83,8 @@ def run(request: Request) -> int:
     captions = [request.prompt] * count
     reads = replace(config.model, text=None) if given else config.model
     task.request(reads, captions, pictures)  # refuses before anything is loaded
+    for directory in request.then:
+        Model(directory).check()
     mesh = request.mesh.build()
     dtype = request.dtype or default_dtype()
     batch_size = min(len(paths), DRAW_BATCH)
@@ -99,9 +108,33 @@ def run(request: Request) -> int:
         bar.begin(pipeline.evaluations(len(paths)))
         said = None if given else captions
         videos = pipeline(pictures, said, seed=request.seed, given=given)
-    for path, frames in zip(paths, videos, strict=True):
-        write(str(path), frames, task.video.fps, request.seed)
+        del pipeline  # its weights make room
+        clips = [Clip(np.round(frames * 255).astype(np.uint8), task.video.fps) for frames in videos]
+        if request.then:
+            clips = [_gone_on(request, clip, n, mesh, bar) for n, clip in enumerate(clips)]
+    for path, clip in zip(paths, clips, strict=True):
+        write(str(path), clip.frames / 255, clip.fps, request.seed)
     return 0
+
+
+def _gone_on(request: Request, clip: Clip, number: int, mesh: Mesh, bar: Steps) -> Clip:
+    """What the models of --then make of video `number`; says what each does."""
+    options = {"dtype": request.dtype, "mesh": mesh, "on_step": bar.step}
+    stages = [
+        Model(directory, request.prompt, options=options, begin=bar.begin)
+        for directory in request.then
+    ]
+
+    def begun(clip: Clip | None, *, seed: int) -> Clip:
+        del seed
+        return given
+
+    def said(stage: int, clip: Clip) -> None:
+        (t, h, w, _), by = clip.frames.shape, (request.model, *request.then)[stage]
+        bar.write(f"{by}: {t} frames of {w}x{h} at {clip.fps:g} frames/s")
+
+    given, seed = clip, (request.seed + number) % 2**32
+    return Cascade((begun, *stages))(seed=seed, on_stage=said)
 
 
 def _pictures(request: Request, task: Task) -> tuple[list[UInt8[np.ndarray, "_ _ 3"]] | None, int]:
