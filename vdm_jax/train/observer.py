@@ -266,7 +266,8 @@ class Observer:
     def _commands(self) -> dict[str, str]:
         task, caption = self._config.task, self._previews.first_caption
         run = shlex.quote(str(self._workdir))
-        paths = [shlex.quote(str(self._workdir / end)) for end in ENDS[: task.pictures]]
+        ends = ENDS[: task.pictures] if task.pictures <= len(ENDS) else ()
+        paths = [shlex.quote(str(self._workdir / end)) for end in ends]
         picture = f" --image {' '.join(paths)}" if paths else ""
         prompt = f" --prompt {shlex.quote(caption)}" if self._config.model.text else ""
         sample = f"python -m vdm_jax.sample --model {run}{picture}{prompt} --output out.mp4"
