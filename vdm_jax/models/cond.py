@@ -10,14 +10,31 @@ from dataclasses import dataclass, field
 import jax
 from jaxtyping import Array, Bool, Float
 
+from vdm_jax.core.refusal import Refusal
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Tokens:
-    """One stream of context tokens. `mask` is True where a token is real; all False is the null."""
+    """One stream of context tokens, of a video "b l d" or of each of its frames "b t l d".
 
-    embedding: Float[Array, "b l d"]
-    mask: Bool[Array, "b l"]
+    `mask` is True where a token is real; all False is the null.
+    """
+
+    embedding: Float[Array, "b *t l d"]
+    mask: Bool[Array, "b *t l"]
+
+    def by_frame(self, num_frames: int) -> "Tokens":
+        """The same with an axis of frames, "b f l d": f is num_frames, or 1 where all share them.
+
+        Raises:
+            Refusal: if the tokens are those of another number of frames.
+        """
+        if self.mask.ndim == 2:
+            return Tokens(self.embedding[:, None], self.mask[:, None])
+        if self.mask.shape[1] not in (1, num_frames):
+            raise Refusal(f"tokens are for {self.mask.shape[1]} frames; the video has {num_frames}")
+        return self
 
 
 @jax.tree_util.register_dataclass
@@ -25,7 +42,8 @@ class Tokens:
 class Cond:
     """The conditioning ports of every network.
 
-    tokens: named streams that are attended to or pooled ("text", "image", ...).
+    tokens: named streams that are attended to or pooled ("text", "image", ...), of the whole video
+        or of each frame.
     vec: features of each frame, added to its level embedding (time, frame rate, motion, ...).
     concat: channels appended to the noisy input, frame by frame (a known picture, its mask).
     image_only: True for frames that are single pictures beside a video (joint image-video

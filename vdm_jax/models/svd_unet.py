@@ -14,8 +14,8 @@ UNetSpatioTemporalConditionModel and Stability's VideoUNet. It differs from both
 - a context of one token is not attended to: its value is added (exact; see `nn.transformer`).
 - last layers start at zero as Stability's do, where diffusers starts them at random.
 - `cond.vec` holds raw numbers [fps - 1, motion_bucket_id, noise_aug_strength], as diffusers has it.
-- the context belongs to the video, not to each frame; each token counts, masked or not: the null
-  is zeros.
+- the context is the video's, or each frame's: then over time too a position attends to that of its
+  own frame, not of the first. Each token counts, masked or not: the null is zeros.
 And the two differ from each other in the eps of group norms, which `Eps` holds (see there), and
 in odd heights and widths: on the way up frames are cut to the size they had on the way down, as
 diffusers does.
@@ -76,7 +76,7 @@ class SVDUNetConfig:
     context: the stream of cond.tokens that is attended to. context_width: features of its tokens.
     vec_features: numbers in cond.vec; None: the network has no such port. vec_width: sinusoids of
         each.
-    mixing: what frames learn of each other.
+    mixing: what frames learn of each other, and by which patterns of attention.
     dtype: what the layers compute in; parameters are always float32.
     remat: what the backward pass computes again.
     """
@@ -146,7 +146,7 @@ class Given(NamedTuple):
     """What every block is told: level and features of each frame, the context, lone pictures."""
 
     embed: Float[Array, "b t d"]
-    context: Float[Array, "b l k"]
+    context: Float[Array, "b f l k"]
     image_only: Bool[Array, "b t"] | None
 
 
@@ -315,7 +315,7 @@ class SVDUNet(nnx.Module):
         self, z: Float[Array, "b t h w c"], c_noise: Float[Array, "b t"], cond: Cond
     ) -> Float[Array, "b t h w c"]:
         _check(self.config, z, cond)
-        given = Given(self._embed(c_noise, cond), self._context(cond, len(z)), cond.image_only)
+        given = Given(self._embed(c_noise, cond), self._context(cond, z), cond.image_only)
         x = constrain(_with_concat(self.config, z, cond), VIDEO)
         x = framewise(self.conv_in, x)
         left = [x]
@@ -338,11 +338,11 @@ class SVDUNet(nnx.Module):
             embed = embed + self.add_embedding(waves.reshape(*c_noise.shape, -1))
         return embed
 
-    def _context(self, cond: Cond, videos: int) -> Float[Array, "b l k"]:
+    def _context(self, cond: Cond, z: Float[Array, "b t h w c"]) -> Float[Array, "b f l k"]:
         config = self.config
         if config.context in cond.tokens:
-            return cond.tokens[config.context].embedding
-        return jnp.zeros((videos, 1, config.context_width))
+            return cond.tokens[config.context].by_frame(z.shape[1]).embedding
+        return jnp.zeros((len(z), 1, 1, config.context_width))
 
 
 def _with_concat(config, z, cond):
