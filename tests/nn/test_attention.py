@@ -9,7 +9,8 @@ from flax import nnx
 from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.nn import attention
 from vdm_jax.nn import attention_forms as forms
-from vdm_jax.nn.attention import AttentionPool, Frames, SpaceAttention, TimeAttention, joint_mask
+from vdm_jax.nn.attention import AttentionPool, Frames, SpaceAttention, TimeAttention
+from vdm_jax.nn.patterns import joint_mask
 from vdm_jax.nn.platform import compiling_for
 
 FORMS = {

@@ -30,7 +30,7 @@ def transformer():
     layer = SpaceTimeTransformer(
         16, 12, 2, layers=1, groups=4, eps=1e-6, dtype="float32", rngs=nnx.Rngs(0)
     )
-    return layer, lambda layer, x: layer(x, jnp.ones((len(x), 1, 12)), None)
+    return layer, lambda layer, x: layer(x, jnp.ones((len(x), 1, 1, 12)), None)
 
 
 def attention():

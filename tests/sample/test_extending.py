@@ -14,7 +14,7 @@ from vdm_jax.data.synthetic import MovingShapes
 from vdm_jax.models.vdm_unet import VDMUNetConfig
 from vdm_jax.sample import load, long
 from vdm_jax.sample.__main__ import main as sample
-from vdm_jax.sample.long import Autoregressive, Film, Hierarchical, Reuse
+from vdm_jax.sample.long import Autoregressive, Film, FreeNoise, Hierarchical, Reuse
 from vdm_jax.tasks.completion import Completion, ContextSampling
 from vdm_jax.tasks.task import ModelConfig, Pretrained, Sampling, VideoShape
 from vdm_jax.tasks.text_to_video import TextToVideo
@@ -70,6 +70,7 @@ def drawn(plan, model, film, seed=0):
         (Autoregressive(2), "first"),
         (Reuse(2), "told"),
         (Reuse(2), "first"),
+        (FreeNoise(2), "told"),
     ],
 )
 def test_any_model_draws_a_film_of_any_length_and_begins_with_what_is_given(model, plan):
@@ -94,8 +95,8 @@ def test_one_window_is_what_the_model_draws_by_itself():
     alone = long.opener("told")()([np.zeros((16, 16, 3), np.uint8)], seed=3)[0]
     film = Film(SIZE, first=np.zeros((1, 16, 16, 3), np.uint8))
     np.testing.assert_allclose(drawn(Autoregressive(2), "told", film, 3).video, alone, atol=1e-6)
-    longer = drawn(Reuse(2), "told", film, 3).video
-    np.testing.assert_allclose(longer, alone, atol=1e-6)
+    for plan in (Reuse(2), FreeNoise(2)):
+        np.testing.assert_allclose(drawn(plan, "told", film, 3).video, alone, atol=1e-6)
 
 
 def test_the_command_extends_a_video_by_several_plans_and_compares_them(capsys):

@@ -58,7 +58,7 @@ def fits(before: Any, after: Any) -> bool:
     pictures = isinstance(before.mixing, FrameByFrame)
     return (
         alike
-        and (pictures or before.mixing == after.mixing)
+        and (pictures or type(before.mixing) is type(after.mixing))
         and before.in_channels <= after.in_channels
         and (before.vec_features or 0) <= (after.vec_features or 0)
     )

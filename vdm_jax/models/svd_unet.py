@@ -14,8 +14,8 @@ UNetSpatioTemporalConditionModel and Stability's VideoUNet. It differs from both
 - a context of one token is not attended to: its value is added (exact; see `nn.transformer`).
 - last layers start at zero as Stability's do, where diffusers starts them at random.
 - `cond.vec` holds raw numbers [fps - 1, motion_bucket_id, noise_aug_strength], as diffusers has it.
-- the context belongs to the video, not to each frame; each token counts, masked or not: the null
-  is zeros.
+- the context is the video's, or each frame's: then over time too a position attends to that of its
+  own frame, not of the first. Each token counts, masked or not: the null is zeros.
 And the two differ from each other in the eps of group norms, which `Eps` holds (see there), and
 in odd heights and widths: on the way up frames are cut to the size they had on the way down, as
 diffusers does.
@@ -41,6 +41,7 @@ from vdm_jax.nn.embed import EmbeddingMLP, timestep_embedding
 from vdm_jax.nn.init import streamed
 from vdm_jax.nn.mixing import FrameByFrame, Mixing, SpaceTime
 from vdm_jax.nn.norm import GroupNorm
+from vdm_jax.nn.patterns import TimePattern
 from vdm_jax.nn.remat import KEEP_ALL, Remat
 
 
@@ -76,7 +77,7 @@ class SVDUNetConfig:
     context: the stream of cond.tokens that is attended to. context_width: features of its tokens.
     vec_features: numbers in cond.vec; None: the network has no such port. vec_width: sinusoids of
         each.
-    mixing: what frames learn of each other.
+    mixing: what frames learn of each other, and by which patterns of attention.
     dtype: what the layers compute in; parameters are always float32.
     remat: what the backward pass computes again.
     """
@@ -140,8 +141,7 @@ class SVDUNetConfig:
 
     @property
     def stride(self) -> int:
-        """Height and width of a video must be multiples of this: any will do."""
-        return 1
+        return 1  # any height and width will do
 
     @property
     def text_width(self) -> int | None:
@@ -153,6 +153,10 @@ class SVDUNetConfig:
         """Channels that cond.concat adds."""
         return self.in_channels - self.out_channels
 
+    def attending(self, time: TimePattern) -> "SVDUNetConfig":
+        """The same network, its frames looking at each other by another pattern."""
+        return replace(self, mixing=self.mixing.attending(time))
+
     def build(self, *, rngs: nnx.Rngs) -> "SVDUNet":
         return SVDUNet(self, rngs=streamed(rngs))
 
@@ -161,7 +165,7 @@ class Given(NamedTuple):
     """What every block is told: level and features of each frame, the context, lone pictures."""
 
     embed: Float[Array, "b t d"]
-    context: Float[Array, "b l k"]
+    context: Float[Array, "b f l k"]
     image_only: Bool[Array, "b t"] | None
 
 
@@ -330,8 +334,8 @@ class SVDUNet(nnx.Module):
         self, z: Float[Array, "b t h w c"], c_noise: Float[Array, "b t"], cond: Cond
     ) -> Float[Array, "b t h w c"]:
         _check(self.config, z, cond)
-        given = Given(self._embed(c_noise, cond), self._context(cond, len(z)), cond.image_only)
-        x = constrain(_with_concat(self.config, z, cond), VIDEO)
+        given = Given(self._embed(c_noise, cond), self._context(cond, z), cond.image_only)
+        x = constrain(cond.beside(z, self.config.concat_channels), VIDEO)
         x = framewise(self.conv_in, x)
         left = [x]
         for stage in self.down:
@@ -353,20 +357,11 @@ class SVDUNet(nnx.Module):
             embed = embed + self.add_embedding(waves.reshape(*c_noise.shape, -1))
         return embed
 
-    def _context(self, cond: Cond, videos: int) -> Float[Array, "b l k"]:
+    def _context(self, cond: Cond, z: Float[Array, "b t h w c"]) -> Float[Array, "b f l k"]:
         config = self.config
         if config.context in cond.tokens:
-            return cond.tokens[config.context].embedding
-        return jnp.zeros((videos, 1, config.context_width))
-
-
-def _with_concat(config, z, cond):
-    """The noisy video with the concat port behind it."""
-    if not config.concat_channels:
-        return z
-    if cond.concat is None:
-        return jnp.pad(z, ((0, 0),) * 4 + ((0, config.concat_channels),))
-    return jnp.concatenate([z, cond.concat.astype(z.dtype)], axis=-1)
+            return cond.tokens[config.context].by_frame(z.shape[1]).embedding
+        return jnp.zeros((len(z), 1, 1, config.context_width))
 
 
 def _check(config, z, cond):

@@ -11,16 +11,17 @@ by a strided 2x2 convolution down and by a nearest-neighbour 3x3 convolution up;
 folds squares of pixels into channels, for speed on a small machine.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vdm_jax.core.mesh import VIDEO, constrain
+from vdm_jax.core.mesh import VIDEO, constrain, frames_apart, frames_together
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.models.cond import Cond, Tokens
 from vdm_jax.nn.attention import (
@@ -29,12 +30,12 @@ from vdm_jax.nn.attention import (
     Mixer,
     SpaceAttention,
     TimeAttention,
-    joint_mask,
 )
 from vdm_jax.nn.conv import Conv, Downsample, Upsample, depth_to_space, framewise, space_to_depth
 from vdm_jax.nn.embed import RelativeBias, sinusoid
 from vdm_jax.nn.init import lecun_normal
 from vdm_jax.nn.norm import GroupNorm
+from vdm_jax.nn.patterns import AllFrames, OwnFrame, SpacePattern, TimePattern, check_patterns
 from vdm_jax.nn.resblock import ResBlock
 
 TEXT = "text"
@@ -48,6 +49,7 @@ class VDMUNetConfig:
     blocks: residual blocks of each level, on the way down and again on the way up.
     space_attention, time_attention: levels that attend over pixels, over frames. The middle of
         the U does both.
+    space_pattern, time_pattern: who looks at whom there; parameters are the same for all.
     concat_channels, vec_features, token_width: sizes of the ports cond.concat, cond.vec and
         cond.tokens["text"]; None: the network has no such port.
     patch_size: side of the square of pixels that becomes one position.
@@ -61,6 +63,8 @@ class VDMUNetConfig:
     blocks: int = 2
     space_attention: tuple[int, ...] = (1, 2)
     time_attention: tuple[int, ...] = (0, 1, 2)
+    space_pattern: SpacePattern = OwnFrame()
+    time_pattern: TimePattern = AllFrames()
     heads: int = 4
     head_size: int = 32
     groups: int = 8
@@ -71,6 +75,7 @@ class VDMUNetConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
+        check_patterns(self.time_pattern, self.space_pattern)
         for name in ("channels", "blocks", "heads", "head_size", "groups", "patch_size"):
             if getattr(self, name) < 1:
                 raise Refusal(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -109,18 +114,27 @@ class VDMUNetConfig:
         """Height and width of a video must be multiples of this."""
         return self.patch_size * 2 ** (len(self.multipliers) - 1)
 
-    def mixers(self, level: int) -> tuple[type[Mixer], ...]:
+    @property
+    def middle_mixers(self) -> tuple[Callable[..., Mixer], ...]:
+        """Both kinds of attention, in order."""
+        space = partial(SpaceAttention, pattern=self.space_pattern)
+        return space, partial(TimeAttention, pattern=self.time_pattern)
+
+    def mixers(self, level: int) -> tuple[Callable[..., Mixer], ...]:
         """The kinds of attention at a level, in order."""
-        space = (SpaceAttention,) if level in self.space_attention else ()
-        time = (TimeAttention,) if level in self.time_attention else ()
-        return space + time
+        attends = (level in self.space_attention, level in self.time_attention)
+        return tuple(compress(self.middle_mixers, attends))
+
+    def attending(self, time: TimePattern) -> "VDMUNetConfig":
+        """The same network, its frames looking at each other by another pattern."""
+        return replace(self, time_pattern=time)
 
     def build(self, *, rngs: nnx.Rngs) -> "VDMUNet":
         return VDMUNet(self, rngs=rngs)
 
 
 class Embedding(nnx.Module):
-    """Noise level of each frame, features and text of the video: one vector per frame."""
+    """Noise level, features and text of each frame: one vector per frame."""
 
     def __init__(self, config: VDMUNetConfig, *, rngs: nnx.Rngs):
         base, width = config.channels, config.embed_width
@@ -157,8 +171,9 @@ class Embedding(nnx.Module):
         if self.text is not None:
             width = self.text.token_width
             nothing = Tokens(jnp.zeros((b, 0, width)), jnp.zeros((b, 0), bool))
-            tokens = cond.tokens.get(TEXT, nothing)
-            embed = embed + self.text(tokens.embedding, tokens.mask)[:, None]
+            tokens = cond.tokens.get(TEXT, nothing).by_frame(t)
+            parts = map(frames_together, (tokens.embedding, tokens.mask))
+            embed = embed + frames_apart(self.text(*parts), b)
         return nnx.silu(self.out(nnx.silu(self.hidden(nnx.silu(embed)))))
 
 
@@ -172,7 +187,7 @@ class Stage(nnx.Module):
         self,
         config: VDMUNetConfig,
         widths: tuple[int, ...],
-        mixers: tuple[type[Mixer], ...],
+        mixers: tuple[Callable[..., Mixer], ...],
         *,
         rngs: nnx.Rngs,
     ):
@@ -222,7 +237,7 @@ class VDMUNet(nnx.Module):
             self.shrink.append(Downsample(width, width, dtype=dtype, rngs=rngs))
             self.grow.append(Upsample(width, width, dtype=dtype, rngs=rngs))
         middle = (widths[-1],) * (config.blocks + 1)
-        self.middle = Stage(config, middle, (SpaceAttention, TimeAttention), rngs=rngs)
+        self.middle = Stage(config, middle, config.middle_mixers, rngs=rngs)
         self.norm = GroupNorm(widths[0], config.groups, rngs=rngs)
         self.head = Conv(
             widths[0],
@@ -237,9 +252,9 @@ class VDMUNet(nnx.Module):
     ) -> Float[Array, "b t h w o"]:
         _check(self.config, z, cond)
         embed = self.embedding(c_noise, cond)
-        mask = None if cond.image_only is None else joint_mask(cond.image_only)
-        frames = Frames(self.time_bias(z.shape[1]), mask)
-        x = constrain(_with_concat(self.config, z, cond), VIDEO)
+        span = self.config.time_pattern.span(z.shape[1])
+        frames = Frames(self.time_bias(span), cond.image_only)
+        x = constrain(cond.beside(z, self.config.concat_channels or 0), VIDEO)
         x = framewise(self._entered, x)
         x = self._levels(x, embed, frames)
         return framewise(self._left, x).astype(z.dtype)
@@ -264,15 +279,6 @@ class VDMUNet(nnx.Module):
             if level > 0:
                 x = framewise(self.grow[level - 1], x)
         return x
-
-
-def _with_concat(config, z, cond):
-    """The noisy input with the concat port beside it; an absent condition is zeros."""
-    if config.concat_channels is None:
-        return z
-    if cond.concat is None:
-        return jnp.pad(z, ((0, 0),) * 4 + ((0, config.concat_channels),))
-    return jnp.concatenate([z, cond.concat.astype(z.dtype)], axis=-1)
 
 
 def _check(config, z, cond):

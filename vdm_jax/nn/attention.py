@@ -1,24 +1,27 @@
 """Attention: one `attend` for every pattern, and the modules that mix space, time and context.
 
-A pattern is a choice of which axis is the sequence: pixels of a frame (space), frames of a pixel
-(time), tokens of a text (pool). `attend` has several formulations with the same value, in
-`nn.attention_forms`.
+Which axis is the sequence is a module: pixels of a frame (space), frames of a pixel (time), tokens
+of a text (pool). Who looks at whom along it is a part, of `nn.patterns`. `attend` has several
+formulations with the same value, in `nn.attention_forms`.
 """
 
 from abc import abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from vdm_jax.core.mesh import constrain
 from vdm_jax.nn.attention_forms import FORMS
 from vdm_jax.nn.conv import framewise
 from vdm_jax.nn.init import lecun_normal, normal, truncated
 from vdm_jax.nn.norm import GroupNorm
+from vdm_jax.nn.patterns import ALL_FRAMES, OWN_FRAME, SpacePattern, TimePattern, joint_mask
 from vdm_jax.nn.platform import for_platform
 
 CACHE = 4 << 20  # bytes of a tile that a CPU works on without going to memory
@@ -67,39 +70,29 @@ def whole(layer, x, mask, bytes_each, limit):
 def tiled(layer, x, mask, bytes_each, limit):
     """layer(x, mask) on a few sequences at a time, so that what lies between stays small.
 
-    The backward pass computes it again instead of storing it. x is "b r s c": r sequences of each
-    b share the mask "b s s"; `bytes_each` is what the layer holds for one sequence, `limit` what
-    it may hold.
+    The backward pass computes it again instead of storing it. x is "b r s c", or several such
+    arrays, of which the result is like the first: r sequences of each b share the mask "b s s";
+    `bytes_each` is what the layer holds for one sequence, `limit` what it may hold.
     """
-    b, r, s, c = x.shape
+    first, *_ = jax.tree.leaves(x)
+    b, r = first.shape[:2]
     fits = (n for n in range(r, 0, -1) if r % n == 0 and n * bytes_each <= limit)
     rows = next(fits, 1)
-    tiles = x.reshape(b * r // rows, 1, rows, s, c)
+    tiles = jax.tree.map(lambda a: a.reshape(b * r // rows, 1, rows, *a.shape[2:]), x)
     if mask is not None:
         mask = jnp.repeat(mask, r // rows, axis=0)[:, None]
     step = jax.checkpoint(lambda part: layer(*part))
-    return jax.lax.map(step, (tiles, mask)).reshape(x.shape)
+    return jax.lax.map(step, (tiles, mask)).reshape(first.shape)
 
 
 TILING = {"cpu": tiled, "gpu": whole, "tpu": whole}
 
 
-def joint_mask(image_only: Bool[Array, "b t"]) -> Bool[Array, "b t t"]:
-    """Who may look at whom in time: video frames at each other, a picture only at itself.
-
-    Block-diagonal: the video's block, then one identity entry per picture (Ho et al. 2022,
-    section 3.1).
-    """
-    video = ~image_only
-    alone = jnp.eye(image_only.shape[1], dtype=bool)[None]
-    return (video[:, :, None] & video[:, None, :]) | alone
-
-
 class Frames(NamedTuple):
-    """How the frames of a video may look at each other: a bias, and who sees whom (None: all)."""
+    """What attention is told of frames: a bias for their places in time, and lone pictures."""
 
-    bias: Float[Array, "n t t"]
-    mask: Bool[Array, "b t t"] | None
+    bias: Float[Array, "n s s"]
+    image_only: Bool[Array, "b t"] | None
 
 
 class Mixer(nnx.Module):
@@ -142,37 +135,73 @@ class Mixer(nnx.Module):
 
     def mix(
         self,
-        x: Float[Array, "b r s c"],
-        bias: Float[Array, "n s s"] | None,
+        x: PyTree[Float[Array, "b r _ c"]],
         mask: Bool[Array, "b s s"] | None,
+        among: Callable[..., Float[Array, "b r n s k"]],
+        *,
+        queries: int,
+        keys: int,
     ) -> Float[Array, "b r s c"]:
-        """Attention within each of b * r sequences of length s, projections included."""
+        """Attention of b * r sequences of length s, projections included.
+
+        x: the sequences and, unless each looks at itself, those that they look at.
+        among: (q, k and v "b r n s k", mask) -> "b r n s k". queries, keys: how many it compares
+        for each sequence.
+        """
         qkv, out = self.qkv[...].astype(self.dtype), self.out[...].astype(self.dtype)
         shift = self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
 
         def layer(x, mask):
-            q, k, v = (jnp.einsum("brsc,cnk->brnsk", x, qkv[i]) for i in range(3))
-            mixed = attend(q, k, v, bias=bias, mask=None if mask is None else mask[:, None])
-            return jnp.einsum("brnsk,nkc->brsc", mixed, out) + shift
+            own, seen = x
+            given = (own, *(own if seen is None else seen,) * 2)
+            split = tuple(jnp.einsum("brsc,cnk->brnsk", a, qkv[i]) for i, a in enumerate(given))
+            return jnp.einsum("brnsk,nkc->brsc", among(split, mask), out) + shift
 
         heads, size, _ = out.shape
-        held = 4 * x.shape[2] * heads * (4 * size + 2 * x.shape[2])
+        held = 4 * queries * heads * (4 * size + 2 * keys)
         return for_platform(TILING)(layer, x, mask, held, CACHE)
 
 
+def _attended(bias, qkv, mask):
+    """`attend` of q, k and v "b r n s k" with a mask "b #r s s"."""
+    return attend(*qkv, bias=bias, mask=mask)
+
+
+def _attended_alike(qkv, mask):
+    """`_attended` of sequences that share a mask "b s s"."""
+    return _attended(None, qkv, None if mask is None else mask[:, None])
+
+
 class SpaceAttention(Mixer):
-    """Every pixel attends to the pixels of its own frame."""
+    """Every pixel attends to the pixels of its own frame, or of those that the pattern says."""
+
+    def __init__(self, channels: int, *, pattern: SpacePattern = OWN_FRAME, **sizes: Any):
+        super().__init__(channels, **sizes)
+        self.pattern = pattern
 
     def __call__(self, x: Float[Array, "b t h w c"], frames: Frames) -> Float[Array, "b t h w c"]:
-        del frames  # each one is alone
-        return x + self.mix(self.normed(x), None, None).reshape(x.shape)
+        mixed = self.pattern(self._mixed, self.normed(x), frames.image_only)
+        return x + mixed.reshape(x.shape)
+
+    def _mixed(self, x, seen, mask):
+        keys = (x if seen is None else seen).shape[2]
+        return self.mix((x, seen), mask, _attended_alike, queries=x.shape[2], keys=keys)
 
 
 class TimeAttention(Mixer):
-    """Every pixel attends to its own place in the other frames."""
+    """Every pixel attends to its own place in the other frames, or in those of the pattern."""
+
+    def __init__(self, channels: int, *, pattern: TimePattern = ALL_FRAMES, **sizes: Any):
+        super().__init__(channels, **sizes)
+        self.pattern = pattern
 
     def __call__(self, x: Float[Array, "b t h w c"], frames: Frames) -> Float[Array, "b t h w c"]:
-        mixed = self.mix(pixels_first(self.normed(x)), frames.bias, frames.mask)
+        mask = None if frames.image_only is None else joint_mask(frames.image_only)
+        among = partial(self.pattern, partial(_attended, frames.bias))
+        keys = self.pattern.span(x.shape[1])
+        queries = self.pattern.windows(x.shape[1]) * keys
+        pixels = pixels_first(self.normed(x))
+        mixed = self.mix((pixels, None), mask, among, queries=queries, keys=keys)
         return x + frames_first(mixed).reshape(x.shape)
 
 

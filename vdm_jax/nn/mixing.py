@@ -5,9 +5,16 @@ network of pictures are among those of the network of videos (Blattmann et al. 2
 arXiv:2304.08818, section 3.1).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
+from vdm_jax.nn.patterns import (
+    AllFrames,
+    OwnFrame,
+    SpacePattern,
+    TimePattern,
+    check_patterns,
+)
 from vdm_jax.nn.resblock import SpaceResBlock, SpaceTimeResBlock
 from vdm_jax.nn.transformer import SpaceTimeTransformer, SpaceTransformer
 
@@ -15,6 +22,10 @@ from vdm_jax.nn.transformer import SpaceTimeTransformer, SpaceTransformer
 @runtime_checkable
 class Mixing(Protocol):
     """Builds the layers of a network, by their sizes."""
+
+    def attending(self, time: TimePattern) -> "Mixing":
+        """The same, its frames looking at each other by another pattern."""
+        ...
 
     def resblock(
         self, in_channels: int, out_channels: int, *, eps: float, **sizes: Any
@@ -27,7 +38,20 @@ class Mixing(Protocol):
 
 @dataclass(frozen=True)
 class SpaceTime:
-    """After every layer over a frame one over the frames of each pixel, blended with it."""
+    """After every layer over a frame one over the frames of each pixel, blended with it.
+
+    time, space: who looks at whom in the transformers. Residual blocks in time see the whole video,
+    whose group norm pools over all frames.
+    """
+
+    time: TimePattern = AllFrames()
+    space: SpacePattern = OwnFrame()
+
+    def __post_init__(self) -> None:
+        check_patterns(self.time, self.space)
+
+    def attending(self, time: TimePattern) -> "SpaceTime":
+        return replace(self, time=time)
 
     def resblock(
         self, in_channels: int, out_channels: int, *, eps: float, **sizes: Any
@@ -37,12 +61,25 @@ class SpaceTime:
     def transformer(
         self, width: int, context_width: int, heads: int, **sizes: Any
     ) -> SpaceTimeTransformer:
-        return SpaceTimeTransformer(width, context_width, heads, **sizes)
+        patterns = {"time_pattern": self.time, "space_pattern": self.space}
+        return SpaceTimeTransformer(width, context_width, heads, **patterns, **sizes)
 
 
 @dataclass(frozen=True)
 class FrameByFrame:
-    """Layers over a frame alone: a video is so many pictures."""
+    """Layers over a frame alone: a video is so many pictures, unless `space` lets them look.
+
+    space: who looks at whom in the transformers.
+    """
+
+    space: SpacePattern = OwnFrame()
+
+    def __post_init__(self) -> None:
+        check_patterns(AllFrames(), self.space)
+
+    def attending(self, time: TimePattern) -> "FrameByFrame":
+        del time  # frames do not look at each other
+        return self
 
     def resblock(
         self, in_channels: int, out_channels: int, *, eps: float, **sizes: Any
@@ -52,4 +89,4 @@ class FrameByFrame:
     def transformer(
         self, width: int, context_width: int, heads: int, **sizes: Any
     ) -> SpaceTransformer:
-        return SpaceTransformer(width, context_width, heads, **sizes)
+        return SpaceTransformer(width, context_width, heads, space_pattern=self.space, **sizes)

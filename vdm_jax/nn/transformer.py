@@ -2,8 +2,11 @@
 
 The layers of Stable Diffusion's attention blocks: pre-norm, biasless projections to query, key
 and value, a gated feed-forward layer. A block works on "b r s c": attention is among the s
-positions of each of r sequences, and a video's r * s positions all look at the same context.
+positions of each of r sequences, or as a pattern of `nn.patterns` says. Then each position looks
+at a context: one for the whole video, or that of its own frame.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +19,7 @@ from vdm_jax.nn.conv import framewise
 from vdm_jax.nn.embed import EmbeddingMLP, timestep_embedding
 from vdm_jax.nn.init import lecun_normal
 from vdm_jax.nn.norm import GroupNorm
+from vdm_jax.nn.patterns import ALL_FRAMES, OWN_FRAME, SpacePattern, TimePattern
 from vdm_jax.nn.platform import for_platform
 from vdm_jax.nn.remat import KEEP_ALL, Remat
 from vdm_jax.nn.resblock import Blend
@@ -68,13 +72,16 @@ class Attention(nnx.Module):
         )
 
     def __call__(
-        self, x: Float[Array, "*batch q i"], context: Float[Array, "*batch s d"]
+        self,
+        x: Float[Array, "*batch q i"],
+        context: Float[Array, "*batch s d"],
+        mask: Bool[Array, "*#batch q s"] | None = None,
     ) -> Float[Array, "*batch #q i"]:
         """What each position receives; with one token of context, a single row for all."""
         if context.shape[-2] == 1:
             return self.to_out(self.to_v(context))
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
-        mixed = attend(*(jnp.swapaxes(a, -3, -2) for a in (q, k, v)))
+        mixed = attend(*(jnp.swapaxes(a, -3, -2) for a in (q, k, v)), mask=mask)
         return self.to_out(jnp.swapaxes(mixed, -3, -2))
 
 
@@ -136,10 +143,12 @@ class SpaceBlock(nnx.Module):
         context_width: int,
         heads: int,
         *,
+        pattern: SpacePattern = OWN_FRAME,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         sizes = {"dtype": dtype, "rngs": rngs}
+        self.pattern = pattern
         self.norm1 = _layer_norm(width, **sizes)
         self.attn1 = Attention(width, width, heads, width // heads, **sizes)
         self.norm2 = _layer_norm(width, **sizes)
@@ -148,19 +157,33 @@ class SpaceBlock(nnx.Module):
         self.ff = FeedForward(width, **sizes)
 
     def __call__(
-        self, x: Float[Array, "b r s c"], context: Float[Array, "b l d"]
+        self,
+        x: Float[Array, "b r s c"],
+        context: Float[Array, "b f l d"],
+        image_only: Bool[Array, "b r"] | None,
     ) -> Float[Array, "b r s c"]:
-        b, r, s, c = x.shape
-        normed = self.norm1(x)
-        x = x + self.attn1(normed, normed)
-        flat = self.norm2(x).reshape(b, r * s, c)
-        received = self.attn2(flat, context)
-        x = x + received.reshape(b, *((1, 1) if received.shape[1] == 1 else (r, s)), c)
+        """context: f is r, each sequence's own, or 1."""
+        return self._layers(x, context, image_only)
+
+    def _layers(self, x, context, image_only):
+        x = x + self.pattern(self._looked, self.norm1(x), image_only)
+        x = x + self.told(self.norm2(x), context)
         return _added(self.ff, self.norm3, x)
+
+    def _looked(self, x, seen, mask):
+        return self.attn1(x, x if seen is None else seen, None if mask is None else mask[:, None])
+
+    def told(
+        self, x: Float[Array, "b r s c"], context: Float[Array, "b f l d"]
+    ) -> Float[Array, "b #r #s c"]:
+        """What the positions receive from the context of their sequence."""
+        b, _, _, c = x.shape
+        each = self.attn2(x.reshape(b, context.shape[1], -1, c), context)
+        return each if each.shape[2] == 1 else each.reshape(x.shape)
 
 
 class TimeBlock(SpaceBlock):
-    """A `SpaceBlock` with one more feed-forward layer in front."""
+    """A `SpaceBlock` with one more feed-forward layer in front, over the frames of each pixel."""
 
     def __init__(
         self,
@@ -176,9 +199,21 @@ class TimeBlock(SpaceBlock):
         self.ff_in = FeedForward(width, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "b r s c"], context: Float[Array, "b l d"]
+        self, x: Float[Array, "b r s c"], context: Float[Array, "b g f l d"]
     ) -> Float[Array, "b r s c"]:
-        return super().__call__(_added(self.ff_in, self.norm_in, x), context)
+        """context: f is s, each frame's own in the g windows of every pixel; or both are 1."""
+        return self._layers(_added(self.ff_in, self.norm_in, x), context, None)
+
+    def told(
+        self, x: Float[Array, "b r s c"], context: Float[Array, "b g f l d"]
+    ) -> Float[Array, "b #r #s c"]:
+        """What the positions receive from the context of their frame."""
+        b, g, f, *_ = context.shape
+        if f == 1:
+            return super().told(x, context[:, 0])
+        windows = x.reshape(b, -1, g, f, x.shape[-1])
+        each = self.attn2(jnp.moveaxis(windows, 1, 3), context)
+        return jnp.broadcast_to(jnp.moveaxis(each, 3, 1), windows.shape).reshape(x.shape)
 
 
 def _added(layer, norm, x):
@@ -210,6 +245,7 @@ class SpaceTransformer(nnx.Module):
         layers: int,
         groups: int,
         eps: float,
+        space_pattern: SpacePattern = OWN_FRAME,
         remat: Remat = KEEP_ALL,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
@@ -220,24 +256,23 @@ class SpaceTransformer(nnx.Module):
                 width, width, kernel_init=init, dtype=dtype, rngs=rngs, kernel_metadata=axes
             )
 
-        sizes = (width, context_width, heads)
+        block = partial(SpaceBlock, pattern=space_pattern, dtype=dtype, rngs=rngs)
         self.remat = remat
         self.norm = GroupNorm(width, groups, eps=eps, rngs=rngs)
         self.proj_in = linear(lecun_normal)
-        self.space = nnx.List(SpaceBlock(*sizes, dtype=dtype, rngs=rngs) for _ in range(layers))
+        self.space = nnx.List(block(width, context_width, heads) for _ in range(layers))
         self.proj_out = linear(nnx.initializers.zeros)
 
     def __call__(
         self,
         x: Float[Array, "b t h w c"],
-        context: Float[Array, "b l d"],
+        context: Float[Array, "b f l d"],
         image_only: Bool[Array, "b t"] | None,
     ) -> Float[Array, "b t h w c"]:
-        """image_only: without meaning here, where every frame is by itself."""
-        del image_only
+        """context: f is t, each frame's own, or 1."""
         hidden = self._entered(x)
         for space in self.space:
-            hidden = self.remat.layer(space.__call__)(hidden, context)
+            hidden = self.remat.layer(space.__call__)(hidden, context, image_only)
         return x + self.proj_out(hidden).reshape(x.shape)
 
     def _entered(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t p c"]:
@@ -248,7 +283,9 @@ class SpaceTransformer(nnx.Module):
 class SpaceTimeTransformer(SpaceTransformer):
     """Blocks over each frame, each followed by one over each pixel's frames and their blend.
 
-    The blocks in time are told the index of each frame. `layers`: how many pairs there are.
+    The blocks in time are told the index of each frame. `layers`: how many pairs there are. Where
+    the pattern in time has windows, a frame's index is that in its window, so that the whole block
+    runs in windows.
     """
 
     def __init__(
@@ -260,12 +297,16 @@ class SpaceTimeTransformer(SpaceTransformer):
         layers: int,
         groups: int,
         eps: float,
+        time_pattern: TimePattern = ALL_FRAMES,
+        space_pattern: SpacePattern = OWN_FRAME,
         remat: Remat = KEEP_ALL,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         sizes, block = (width, context_width, heads), {"dtype": dtype, "rngs": rngs}
-        super().__init__(*sizes, layers=layers, groups=groups, eps=eps, remat=remat, **block)
+        parts = {"space_pattern": space_pattern, "remat": remat}
+        super().__init__(*sizes, layers=layers, groups=groups, eps=eps, **parts, **block)
+        self.pattern = time_pattern
         self.frame_embedding = EmbeddingMLP(width, 4 * width, width, dtype="float32", rngs=rngs)
         self.time = nnx.List(TimeBlock(*sizes, **block) for _ in range(layers))
         self.blend = Blend()
@@ -273,15 +314,27 @@ class SpaceTimeTransformer(SpaceTransformer):
     def __call__(
         self,
         x: Float[Array, "b t h w c"],
-        context: Float[Array, "b l d"],
+        context: Float[Array, "b f l d"],
         image_only: Bool[Array, "b t"] | None,
     ) -> Float[Array, "b t h w c"]:
-        t, c = x.shape[1], x.shape[-1]
+        """context: f is t, each frame's own, or 1."""
         hidden = self._entered(x)
-        index = self.frame_embedding(timestep_embedding(jnp.arange(t, dtype=jnp.float32), c))
-        index = index.reshape(1, t, 1, c).astype(hidden.dtype)
+        index = self._index(x.shape[1], hidden)
+        of_frames = jnp.swapaxes(context, 1, 2)[:, None]
         for space, time in zip(self.space, self.time, strict=True):
-            hidden = self.remat.layer(space.__call__)(hidden, context)
-            pixels = self.remat.layer(time.__call__)(pixels_first(hidden + index), context)
+            hidden = self.remat.layer(space.__call__)(hidden, context, image_only)
+            layer = partial(self._in_time, time, index)
+            pixels = self.pattern(layer, (pixels_first(hidden), of_frames), None)
             hidden = self.blend(hidden, frames_first(pixels), image_only)
         return x + self.proj_out(hidden).reshape(x.shape)
+
+    def _index(self, num_frames: int, hidden: Float[Array, "b t p c"]) -> Float[Array, "1 1 s c"]:
+        """What tells the places of frames in their sequence."""
+        places = jnp.arange(self.pattern.span(num_frames), dtype=jnp.float32)
+        waves = timestep_embedding(places, hidden.shape[-1])
+        return self.frame_embedding(waves)[None, None].astype(hidden.dtype)
+
+    def _in_time(self, time, index, sequences, mask):
+        del mask  # of pictures the blend takes nothing
+        pixels, context = sequences
+        return self.remat.layer(time.__call__)(pixels + index, jnp.swapaxes(context, 2, 3))

@@ -210,7 +210,8 @@ class Generator:
         """
         shape = space.sizes(nnx.merge(*abstract(self._model)), self._task.video)
         start_key, _ = jax.random.split(jax.random.key(seed))
-        return np.asarray(denoising.noise({}, "", start_key, jnp.arange(count), shape))
+        plan = self._denoising.sampling.noise
+        return np.asarray(denoising.noise({}, "", start_key, jnp.arange(count), shape, plan))
 
     def _bytes(self, params, arrays, count, seed):
         batches = self._batches(params, arrays, count, jax.random.key(seed), self.run)

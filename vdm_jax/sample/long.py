@@ -5,7 +5,7 @@
 - `Hierarchical`: keyframes, then what lies between (the same; Blattmann et al. 2023,
   arXiv:2304.08818, section 3.2).
 - `Reuse`: all windows at every noise level (`diffusion.windows`).
-- `FreeNoise`: all frames at once, their noise and their attention in windows (Qiu et al. 2023,
+- `FreeNoise`: all frames at once, their noise and their attention in windows (Qiu et al. 2024,
   arXiv:2310.15169).
 
 The first two need a model that can be told frames: one trained so (`tasks.completion`), or any
@@ -21,8 +21,10 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.diffusion.noise import Rescheduled
 from vdm_jax.diffusion.windows import FIRST, Merge, starts, windowed
 from vdm_jax.models.cond import frames_of
+from vdm_jax.nn.patterns import Sliding
 from vdm_jax.sample.pipeline import Pipeline
 from vdm_jax.tasks import long_video
 from vdm_jax.tasks.completion import Completion
@@ -137,23 +139,33 @@ class Reuse:
             around=lambda denoise: windowed(denoise, size, overlap, self.merge, frames_of),
         )
         begins = tuple(s + overlap for s in self._starts(task, film)[1:])
-        return Drawn(at_once(pipeline, film, {}, seed), begins)
+        return Drawn(at_once(pipeline, film, seed), begins)
 
 
 @dataclass(frozen=True)
 class FreeNoise:
     """The film as one video: noise rescheduled and attention over time in windows.
 
-    stride: frames from one window to the next.
+    Temporal convolutions and norms see the whole film. stride: frames from one window to the next.
     """
 
     stride: int = 4
 
     def evaluations(self, task: Denoising, film: Film) -> int:
+        del film
         return steps(task)
 
     def __call__(self, opened: Open, task: Denoising, film: Film, *, seed: int) -> Drawn:
-        raise Refusal("not yet")
+        size = task.video.num_frames
+
+        def adapted(made: Pretrained) -> Pretrained:
+            longer = _longer(made, film.total)
+            again = tuned(longer.task, {"noise": Rescheduled(size, self.stride)})
+            assert longer.model.network is not None  # as the task demands
+            network = longer.model.network.attending(Sliding(size, self.stride))
+            return told(Pretrained(replace(longer.model, network=network), again))
+
+        return Drawn(at_once(opened(adapt=adapted), film, seed), ())
 
 
 def told(made: Pretrained) -> Pretrained:
@@ -192,15 +204,13 @@ def in_windows(
     return Drawn(_with(video, given), tuple(sorted(set(begins))))
 
 
-def at_once(
-    pipeline: Pipeline, film: Film, given: dict[str, np.ndarray], seed: int
-) -> Float[np.ndarray, "t h w 3"]:
+def at_once(pipeline: Pipeline, film: Film, seed: int) -> Float[np.ndarray, "t h w 3"]:
     """A film that the model draws as one video."""
     first = dict(enumerate(() if film.first is None else film.first))
     x0, there = _begun(pipeline, first, film.total)
     known = {KNOWN: there[None], GIVEN: x0[None]} if there.any() else {}
     pictures = _shown(pipeline, film)
-    drawn = pipeline.draw([film.prompts[0]], pictures, given={**given, **known}, seed=seed)
+    drawn = pipeline.draw([film.prompts[0]], pictures, given=known, seed=seed)
     return _with(pipeline.decode(drawn)[0], first)
 
 

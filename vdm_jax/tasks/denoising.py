@@ -1,6 +1,6 @@
 """What every denoising task does alike: price the recovery of a noised video, and sample one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -117,7 +117,8 @@ def walk(
     """
     rows = arrays["row"]
     levels = task.process.schedule.ladder(task.sampling.num_steps)
-    unit = noise(arrays, NOISE, keys.start, rows, space.sizes(model, task.video))
+    shape, plan = space.sizes(model, task.video), task.sampling.noise
+    unit = noise(arrays, NOISE, keys.start, rows, shape, plan)
     z = _top(levels) * unit
     if known is not None:
         values, which = known
@@ -155,12 +156,16 @@ def _top(levels: Level) -> Float[Array, ""]:
 
 
 def noise(
-    arrays: Arrays, name: str, key: Array, rows: Int[Array, " b"], shape: tuple[int, ...]
+    arrays: Arrays,
+    name: str,
+    key: Array,
+    rows: Int[Array, " b"],
+    shape: tuple[int, ...],
+    draw: Callable[[Array, Any], Array] = jax.random.normal,
 ) -> Array:
     """The unit noise of the request, or one drawn for each row by its number."""
     if name not in arrays:
-        keys = row_keys(key, rows)
-        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        return jax.vmap(lambda key: draw(key, shape))(row_keys(key, rows))
     given = arrays[name]
     if given.shape[1:] != shape:
         raise Refusal(f"{name} has the shape {given.shape[1:]} a video; {shape} is needed")

@@ -26,6 +26,7 @@ from vdm_jax.conditioning.micro import MICRO_FEATURES, check_micro, micro
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser, denoiser
 from vdm_jax.diffusion.guidance import cfg, frame_ramp
+from vdm_jax.diffusion.noise import Independent, NoisePlan
 from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.sampler import Euler, Sampler
 from vdm_jax.models.cond import Cond
@@ -50,6 +51,7 @@ class FramewiseSampling:
     num_steps: int = 25
     min_guidance_scale: float | int = 1.0
     max_guidance_scale: float | int = 3.0
+    noise: NoisePlan = Independent()
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:

@@ -16,6 +16,7 @@ from vdm_jax.conditioning.text import CLIPTextEncoderConfig, WordEncoderConfig
 from vdm_jax.core.mesh import build_abstract
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser
+from vdm_jax.diffusion.noise import Independent, NoisePlan
 from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.sampler import Heun, Sampler
 from vdm_jax.models.clip_vision import CLIPVisionConfig
@@ -113,6 +114,8 @@ class Sampling:
     guidance_scale: float = 1.0
     """Weight of the caption (Ho and Salimans 2022): 1 takes the model as trained, at half the
     cost; more follows the caption harder."""
+    noise: NoisePlan = Independent()
+    """How the noise is related that the frames of a video are drawn from."""
 
     def __post_init__(self) -> None:
         if self.num_steps < 1 or not 0 <= self.guidance_scale < math.inf:
