@@ -18,6 +18,14 @@ from vdm_jax.train.config import TrainConfig
 OTHERS = {"curate"}  # tested where their verb is
 FILES = sorted(str(path) for path in Path("configs").glob("*.py") if path.stem not in OTHERS)
 VARIANTS = {
+    "configs/align_your_latents.py": (
+        "autoencoder",
+        "decoder",
+        "picture",
+        "video",
+        "smoke_picture",
+        "smoke_video",
+    ),
     "configs/finetune_svd.py": ("temporal", "lora"),
     "configs/svd_stage1_image.py": ("levels",),
     "configs/svd_stage2_video.py": ("larger",),

@@ -1,6 +1,7 @@
 """Guidance: identities of classifier-free guidance, closed forms of reconstruction guidance."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +84,17 @@ def test_a_ramp_guides_each_frame_by_its_own_scale():
     for frame, scale in enumerate(ramp):
         close(got[:, frame], cfg(told, NULL, scale)(z, LEVEL, COND)[:, frame])
     close(got[:, 0], told(z, LEVEL, COND)[:, 0])
+
+
+def test_a_ramp_that_is_a_function_has_the_length_of_what_is_seen():
+    z, grows = video(0), partial(frame_ramp, 1.0, 2.5)
+    whole = cfg(told, lambda _: NULL, grows)(z, LEVEL, COND)
+    np.testing.assert_array_equal(whole, cfg(told, NULL, frame_ramp(1.0, 2.5, 4))(z, LEVEL, COND))
+    level = Level(*(part[:, :3] for part in LEVEL.frames(z)))
+    fewer = cfg(told, lambda _: NULL, grows)(z[:, :3], level, COND)
+    wanted = cfg(told, NULL, frame_ramp(1.0, 2.5, 3))(z[:, :3], level, COND)
+    np.testing.assert_array_equal(fewer, wanted)
+    assert jnp.abs(fewer - whole[:, :3]).max() > 1e-3
 
 
 def test_rescale_brings_back_the_deviation():

@@ -20,8 +20,9 @@ from vdm_jax.models.svd_unet import SVD_TEXT
 from vdm_jax.models.vae import SVD_IMAGE_VAE
 from vdm_jax.nn.mixing import FrameByFrame
 from vdm_jax.tasks import latent
+from vdm_jax.tasks.joint import ALONE
 from vdm_jax.tasks.stable_interpolation import StableInterpolation
-from vdm_jax.tasks.stable_text import ALONE, StableText
+from vdm_jax.tasks.stable_text import StableText
 from vdm_jax.tasks.task import ModelConfig, Sampling, VideoShape, to_bytes, tuned
 
 VIDEO = VideoShape(num_frames=3, height=15, width=16, fps=8.0)

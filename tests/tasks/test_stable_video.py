@@ -1,7 +1,7 @@
 """Image to video in latents: what every input does, that rows and padding do what they say."""
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,10 @@ from flax import nnx
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.mesh import MeshConfig
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.diffusion.level import Level
+from vdm_jax.diffusion.windows import FIRST, windowed
 from vdm_jax.models.clip_vision import CLIPVisionConfig
-from vdm_jax.models.cond import Cond, Tokens
+from vdm_jax.models.cond import Cond, Tokens, frames_of
 from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vae import VAEConfig
 from vdm_jax.nn.pieces import Chunked, Whole
@@ -155,6 +157,36 @@ def test_the_unguided_half_sees_no_picture_but_the_numbers(params, pictures):
     np.testing.assert_allclose(one, other, atol=1e-5)
     told = {"micro": np.float32([[25.0, 127.0, 0.02]])}
     assert differ(drawn(params, pictures[:1], blind, given={**noise, **told}), one)
+
+
+def test_in_windows_guidance_grows_over_each_window():
+    """By a denoiser whose answers are known: what stands beside the frames."""
+    sampling = FramewiseSampling(min_guidance_scale=1.0, max_guidance_scale=3.0)
+    guided = sampling.guided(lambda z, level, cond: z + cond.concat)
+    z, level = jnp.zeros((1, 5, 2, 2, 4)), Level(jnp.float32(1), jnp.float32(1))
+    cond = Cond(concat=jnp.ones((1, 5, 2, 2, 4)), vec=jnp.ones((1, 5, 3)))
+    got = windowed(guided, 3, 1, FIRST, frames_of)(z, level, cond)
+    np.testing.assert_allclose(got[0, :, 0, 0, 0], [1, 2, 3, 2, 3])
+    np.testing.assert_allclose(guided(z, level, cond)[0, :, 0, 0, 0], [1, 1.5, 2, 2.5, 3])
+
+
+def test_a_film_is_drawn_by_windows_of_a_clip(params, pictures):
+    """Of five frames three at a time; the first window's are those of no other's."""
+    task = tuned(TASK, {"num_frames": 5, "decoding": Whole()})
+    around = partial(windowed, size=3, overlap=1, merge=FIRST, cut=frames_of)
+    mesh = ONE.build_on(jax.devices()[:1])
+    film = Generator(task, MODEL, mesh, batch_size=1, around=around)
+    noise = np.random.default_rng(2).standard_normal((1, 5, 8, 12, 4)).astype(np.float32)
+    given = {"latents": noise, "image_noise": np.zeros((1, 16, 24, 3), np.float32)}
+    x0 = film.draw(params, [""], pictures[:1], seed=0, given=given)
+    assert x0.shape == (1, 5, 8, 12, 4) and np.isfinite(x0).all()
+    clip = Generator(TASK, MODEL, mesh, batch_size=1)
+    alone = clip.draw(params, [""], pictures[:1], seed=0, given={**given, "latents": noise[:, :3]})
+    np.testing.assert_allclose(x0[:, :3], alone, atol=5e-4)
+    assert differ(
+        x0[:, 2:],
+        clip.draw(params, [""], pictures[:1], seed=0, given={**given, "latents": noise[:, 2:]}),
+    )
 
 
 def test_hidden_pictures_are_hidden_both_ways(params):

@@ -23,7 +23,7 @@ from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.latents import LatentClips
 from vdm_jax.data.loader import stack
 from vdm_jax.models.clip_text import CLIPTextConfig
-from vdm_jax.tasks.stable_text import ALONE
+from vdm_jax.tasks.joint import ALONE
 from vdm_jax.tasks.task import ModelConfig, Parts, abstract
 from vdm_jax.train import begin, latents
 from vdm_jax.train.config import PartFrom

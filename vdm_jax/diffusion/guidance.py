@@ -19,7 +19,10 @@ from vdm_jax.diffusion.denoiser import Denoiser
 from vdm_jax.diffusion.level import Level
 
 Video = Float[Array, "b t h w c"]
-Scale: TypeAlias = float | Float[Array, ""] | Float[Array, " t"]
+Scale: TypeAlias = (
+    float | Float[Array, ""] | Float[Array, " t"] | Callable[[int], Float[Array, " t"]]
+)
+"""One number, one a frame, or what makes one a frame of a number of frames."""
 Null: TypeAlias = PyTree | Callable[[PyTree], PyTree]
 
 
@@ -36,7 +39,7 @@ def cfg(
     """Classifier-free guidance: u + scale (c - u) (Ho & Salimans 2022), both in one batch of 2b.
 
     null: the unconditional cond, of the structure of cond, or a function that makes it from cond.
-    guidance_scale: one number or one a frame. The number 1 gives back the denoiser as it is.
+    guidance_scale: as `Scale`. The number 1 gives back the denoiser as it is.
     rescale: share, 0 to 1, of the result that is rescaled to the deviation of the conditional
         prediction, video by video (Lin et al. 2023, eq. 15 and 16).
     """
@@ -210,6 +213,7 @@ def _batched(denoise: Denoiser, z: Video, level: Level, conds: list[PyTree]) -> 
 
 
 def _framewise(scale: Scale, z: Video) -> Float[Array, "1 t 1 1 1"]:
+    scale = scale(z.shape[1]) if callable(scale) else scale
     by_frame = jnp.broadcast_to(jnp.asarray(scale, z.dtype), z.shape[1:2])
     return by_frame[None, :, None, None, None]
 

@@ -16,11 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vdm_jax.conditioning.drop import drop
 from vdm_jax.conditioning.micro import check_micro, micro
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser, denoiser
@@ -28,7 +26,7 @@ from vdm_jax.diffusion.process import Process
 from vdm_jax.diffusion.sampler import Euler
 from vdm_jax.models.cond import Cond
 from vdm_jax.nn.pieces import Chunked, Pieces
-from vdm_jax.tasks import denoising, latent
+from vdm_jax.tasks import denoising, joint, latent
 from vdm_jax.tasks.task import (
     Around,
     Arrays,
@@ -41,8 +39,6 @@ from vdm_jax.tasks.task import (
 
 TOLD = 2
 """Numbers that are told of a video: [fps - 1, motion_bucket_id]."""
-ALONE = "picture_"
-"""Before the names of the arrays of pictures that are trained on beside videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +75,7 @@ class StableText:
         told = numbers(self.video.fps, self.motion_bucket_id, len(batch["caption"]))
         arrays = {"micro": known(told, batch), **denoising.captioned(model, batch)}
         arrays |= latent.prepared(model, self.video, batch)
-        if "pictures" in batch:
-            arrays |= self._alone(model, batch["pictures"])
-        return arrays
+        return arrays | joint.prepared(model, self.video, batch)
 
     def request(
         self, model: ModelConfig, captions: Sequence[str], pictures: Pictures | None
@@ -90,22 +84,6 @@ class StableText:
             raise Refusal("this model makes videos from captions only; it takes no picture")
         micro = numbers(self.video.fps, self.motion_bucket_id, len(captions))
         return {"micro": micro, **model.tokenize(captions)}
-
-    def _alone(self, model: ModelConfig, pictures: Mapping[str, Any]) -> Arrays:
-        """Arrays "b k ..." of k pictures beside each video."""
-        captions = np.asarray(pictures["caption"])
-        flat = {
-            name: np.reshape(values, (-1, *np.shape(values)[2:]))
-            for name, values in pictures.items()
-            if name != "caption"
-        }
-        arrays = latent.prepared(model, self._picture, flat)
-        arrays |= denoising.captioned(model, {**flat, "caption": captions.ravel().tolist()})
-        return {ALONE + n: a.reshape(*captions.shape, *a.shape[1:]) for n, a in arrays.items()}
-
-    @property
-    def _picture(self) -> VideoShape:
-        return replace(self.video, num_frames=1)
 
     def condition(self, model: VideoModel, arrays: Arrays) -> Cond:
         """Tokens of the caption, and the numbers where the network is told them."""
@@ -128,23 +106,7 @@ class StableText:
         self, model: VideoModel, arrays: Arrays, key: Array
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The autoencoder is given: it has no gradient."""
-        alone = {n.removeprefix(ALONE): a for n, a in arrays.items() if n.startswith(ALONE)}
-        if not alone:
-            return self._priced(model, arrays, self.condition(model, arrays), key), {}
-        video_key, picture_key = jax.random.split(key)
-        frames, pictures = self.video.num_frames, next(iter(alone.values())).shape[1]
-        alone = {name: rows.reshape(-1, *rows.shape[2:]) for name, rows in alone.items()}
-        video = self._priced(model, arrays, self.condition(model, arrays), video_key)
-        picture = self._priced(model, alone, _still(model, alone), picture_key)
-        both = (frames * video + pictures * picture) / (frames + pictures)
-        return both, {"video_loss": video, "picture_loss": picture}
-
-    def _priced(
-        self, model: VideoModel, arrays: Arrays, cond: Cond, key: Array
-    ) -> Float[Array, ""]:
-        drop_key, loss_key = jax.random.split(key)
-        cond = drop(cond, drop_key, {"tokens": self.caption_drop})
-        return self.price(self.answer(model), self.clean(model, arrays), cond, loss_key)
+        return joint.loss(self, model, arrays, key)
 
     def draw(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
@@ -161,13 +123,6 @@ class StableText:
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
         return self.decode(model, self.draw(model, arrays, key, around=around))
-
-
-def _still(model: VideoModel, arrays: Arrays) -> Cond:
-    """The ports of pictures: a caption, no numbers, and no other frame."""
-    cond = denoising.encode_text(model, arrays)
-    count = len(next(iter(arrays.values())))
-    return replace(cond, image_only=jnp.ones((count, 1), bool))
 
 
 def numbers(

@@ -13,6 +13,7 @@ pipelines differ from each other, this follows diffusers; where diffusers turns 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -60,12 +61,15 @@ class FramewiseSampling:
         if not all(0 <= scale < float("inf") for scale in scales):
             raise Refusal(f"guidance scales must be finite and not below 0, got {scales}")
 
-    def guided(self, denoise: Denoiser, cond: Cond, num_frames: int) -> Denoiser:
-        """`denoise`, compared with its answer where the picture is unknown."""
+    def guided(self, denoise: Denoiser) -> Denoiser:
+        """`denoise`, compared with its answer where the picture is unknown.
+
+        The first frame is that of what the denoiser sees: of a window, where it sees windows.
+        """
         if self.min_guidance_scale == self.max_guidance_scale == 1:
             return denoise
-        scale = frame_ramp(self.min_guidance_scale, self.max_guidance_scale, num_frames)
-        return cfg(denoise, null(cond, SVD_NULL_PORTS), scale)
+        ramp = partial(frame_ramp, self.min_guidance_scale, self.max_guidance_scale)
+        return cfg(denoise, lambda cond: null(cond, SVD_NULL_PORTS), ramp)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +187,7 @@ class StableVideo:
         rows, size = arrays["row"], arrays["picture"].shape[1:]
         pictures = denoising.noise(arrays, "image_noise", picture_key, rows, size)
         cond = self.condition(model, {**arrays, "image_noise": pictures})
-        denoise = self.sampling.guided(self.answer(model), cond, self.video.num_frames)
+        denoise = self.sampling.guided(self.answer(model))
         keys = denoising.Walk(start_key, walk_key)
         return denoising.walk(self, model, around(denoise), arrays, cond, keys)
 

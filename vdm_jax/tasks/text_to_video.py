@@ -1,4 +1,7 @@
-"""Captions to videos, in pixels or in latents; without a text encoder, videos from noise alone."""
+"""Captions to videos, in pixels or in latents; without a text encoder, videos from noise alone.
+
+Pictures may be trained on beside videos (`tasks.joint`).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +10,11 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-from vdm_jax.conditioning.drop import drop
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.denoiser import Denoiser, denoiser
 from vdm_jax.diffusion.process import Process
 from vdm_jax.nn.pieces import Chunked, Pieces
-from vdm_jax.tasks import denoising, space
+from vdm_jax.tasks import denoising, joint, space
 from vdm_jax.tasks.task import (
     Around,
     Arrays,
@@ -52,6 +54,7 @@ class TextToVideo:
         return {
             **space.prepared(model, self.video, batch),
             **denoising.captioned(model, batch),
+            **joint.prepared(model, self.video, batch),
         }
 
     def request(
@@ -82,9 +85,7 @@ class TextToVideo:
     def loss(
         self, model: VideoModel, arrays: Arrays, key: Array
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        drop_key, loss_key = jax.random.split(key)
-        cond = drop(self.condition(model, arrays), drop_key, {"tokens": self.caption_drop})
-        return self.price(self.answer(model), self.clean(model, arrays), cond, loss_key), {}
+        return joint.loss(self, model, arrays, key)
 
     def draw(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around

@@ -23,7 +23,7 @@ from vdm_jax.core.absent import Absent
 from vdm_jax.data.joint import WithPictures
 from vdm_jax.data.loader import Sample, stack
 from vdm_jax.nn.platform import compiling_for
-from vdm_jax.tasks.stable_text import ALONE
+from vdm_jax.tasks.joint import ALONE
 from vdm_jax.tasks.task import Arrays
 from vdm_jax.train import begin, fits
 from vdm_jax.train.collectives import Exchange, collectives
