@@ -15,6 +15,7 @@ from vdm_jax.metrics.frames import psnr
 from vdm_jax.sample import long
 from vdm_jax.sample.__main__ import main as sample
 from vdm_jax.sample.commands.editing import noised, partly
+from vdm_jax.sample.long import Film, FreeNoise
 from vdm_jax.tasks.denoising import NOISE
 from vdm_jax.tasks.task import ModelConfig, Pretrained, Sampling
 from vdm_jax.tasks.text_to_video import TextToVideo
@@ -54,6 +55,19 @@ def test_inversion_and_drawing_give_the_video_back():
         back = pipeline.decode(pipeline.draw(["red"], given={NOISE: noise}))[0]
         worth.append(float(psnr(np.round(back * 255).astype(np.uint8), clip()).mean()))
     assert worth[1] >= 30 and worth[1] > worth[0]
+
+
+def test_a_film_drawn_at_once_goes_from_prompt_to_prompt():
+    """FreeNoise's several prompts: frame by frame those of the film, at its ends one of them."""
+    videos = {}
+    for prompts in (("red",), ("red", "red"), ("blue",), ("red", "blue")):
+        film = Film(16, prompts)
+        plan = FreeNoise(2)
+        videos[prompts] = plan(long.opener("model"), MODEL.task, film, seed=0).video
+    np.testing.assert_allclose(videos["red",], videos["red", "red"], atol=1e-4)
+    both = videos["red", "blue"]
+    near = {name: np.abs(both - videos[name,]).reshape(16, -1).mean(1) for name in ("red", "blue")}
+    assert near["red"][0] < near["blue"][0] and near["blue"][-1] < near["red"][-1]
 
 
 def test_the_more_noise_the_less_is_kept():

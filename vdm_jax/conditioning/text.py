@@ -144,6 +144,6 @@ class CLIPTextEncoder(nnx.Module):
         return Tokens(embedding.astype(jnp.float32), jnp.ones(embedding.shape[:2], bool))
 
 
-def given_tokens(embedding: Float[Array, "b l d"]) -> Tokens:
+def given_tokens(embedding: Float[Array, "b *t l d"]) -> Tokens:
     """Captions that were embedded elsewhere, in float32. A token of zeros is padding: no token."""
     return Tokens(embedding.astype(jnp.float32), (embedding != 0).any(-1))

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from vdm_jax.conditioning.prompts import prompt_shares
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.noise import Rescheduled
 from vdm_jax.diffusion.windows import FIRST, Merge, starts, windowed
@@ -40,8 +41,9 @@ Open = Callable[..., Pipeline]
 class Film(NamedTuple):
     """What is to be drawn: one video of many frames.
 
-    total: its frames. prompts: what happens, one after another. first: frames that it begins
-    with, "t h w 3", or None. picture: what it begins with, for models that take one.
+    total: its frames. prompts: what happens, one after another; plans that draw a film at once
+    blend from one to the next (`conditioning.prompts`). first: frames that it begins with, or None.
+    picture: what it begins with, for models that take one.
     """
 
     total: int
@@ -209,9 +211,18 @@ def at_once(pipeline: Pipeline, film: Film, seed: int) -> Float[np.ndarray, "t h
     first = dict(enumerate(() if film.first is None else film.first))
     x0, there = _begun(pipeline, first, film.total)
     known = {KNOWN: there[None], GIVEN: x0[None]} if there.any() else {}
-    pictures = _shown(pipeline, film)
-    drawn = pipeline.draw([film.prompts[0]], pictures, given=known, seed=seed)
+    prompt, said = _said(pipeline, film)
+    drawn = pipeline.draw([prompt], _shown(pipeline, film), given={**said, **known}, seed=seed)
     return _with(pipeline.decode(drawn)[0], first)
+
+
+def _said(pipeline: Pipeline, film: Film) -> tuple[str, dict[str, np.ndarray]]:
+    """The prompt, or in its place the embeddings of several, blended along the film."""
+    if len(film.prompts) == 1:
+        return film.prompts[0], {}
+    words = pipeline.embed(film.prompts)
+    shares = prompt_shares(len(film.prompts), film.total)
+    return "", {name: np.einsum("tp,pld->tld", shares, each)[None] for name, each in words.items()}
 
 
 def steps(task: Denoising) -> int:

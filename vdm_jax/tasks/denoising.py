@@ -59,10 +59,11 @@ def check_embedded(model: ModelConfig, embedding: np.ndarray, count: int) -> Non
     width, got = model.text_width, list(embedding.shape)
     if width is None:
         raise Refusal(f"{EMBEDDED}: this model reads no text")
-    if len(got) != 3 or 0 in got or (got[0], got[2]) != (count, width):
+    if len(got) not in (3, 4) or 0 in got or (got[0], got[-1]) != (count, width):
         raise Refusal(
-            f"{EMBEDDED} has the shape {got}; it must be [{count}, tokens, {width}], for {count} "
-            f"videos and the {width} features of a token that this model reads"
+            f"{EMBEDDED} has the shape {got}; it must be [{count}, tokens, {width}], or [{count}, "
+            f"frames, tokens, {width}], for {count} videos and the {width} features of a token "
+            "that this model reads"
         )
     if not jnp.issubdtype(embedding.dtype, jnp.floating) or not np.isfinite(embedding).all():
         raise Refusal(f"{EMBEDDED} must hold finite floating-point numbers")
