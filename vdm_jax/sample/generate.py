@@ -157,14 +157,14 @@ class Generator:
 
     def encode(
         self, params: nnx.State, videos: UInt8[np.ndarray, "n t h w 3"]
-    ) -> Float[np.ndarray, "n t h w c"]:
+    ) -> Float[np.ndarray, "n T H W c"]:
         """Videos in the space that the network works in."""
         padded = space.padded(self._model, self._task.video, videos)
         return self._whole(self._encode, params, {"video": padded}, len(videos), jax.random.key(0))
 
     def decode(
         self, params: nnx.State, x0: Float[np.ndarray, "n t h w c"]
-    ) -> Float[np.ndarray, "n t h w 3"]:
+    ) -> Float[np.ndarray, "n T H W 3"]:
         """What `draw` drew, as videos in -1..1; of any number of frames."""
         return self._whole(self._decode, params, {"x0": x0}, len(x0), jax.random.key(0))
 

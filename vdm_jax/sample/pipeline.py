@@ -129,11 +129,11 @@ class Pipeline:
             self._params, captions, pictures, given=given, seed=seed, part=part
         )
 
-    def encode(self, videos: UInt8[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n t h w c"]:
+    def encode(self, videos: UInt8[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n T H W c"]:
         """Videos of the task's size in the space that the network works in."""
         return self._generate.encode(self._params, videos)
 
-    def decode(self, x0: Float[np.ndarray, "n t h w c"]) -> Float[np.ndarray, "n t h w 3"]:
+    def decode(self, x0: Float[np.ndarray, "n t h w c"]) -> Float[np.ndarray, "n T H W 3"]:
         """What `draw` drew, of any number of frames, as videos in 0..1."""
         return np.clip(self._generate.decode(self._params, x0) / 2 + 0.5, 0, 1)
 

@@ -205,7 +205,7 @@ class Completion:
             *scales,
         )
 
-    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b t H W 3"]:
+    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b T H W 3"]:
         return space.decode(model, x0, self.video, self.decoding)
 
     def generate(

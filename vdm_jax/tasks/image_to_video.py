@@ -133,7 +133,7 @@ class ImageToVideo:
         denoise = denoising.guided(self.answer(model), cond, self.sampling)
         return denoising.walk(self, model, around(denoise), arrays, cond, keys, known=known)
 
-    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b t H W 3"]:
+    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b T H W 3"]:
         return x0
 
     def generate(

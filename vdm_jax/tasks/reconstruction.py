@@ -133,7 +133,7 @@ class Reconstruction:
             return denoise
         return imputation(denoise, arrays[KNOWN], arrays[GIVEN])
 
-    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b t H W 3"]:
+    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b T H W 3"]:
         return self.task.decode(model, x0)
 
     def generate(

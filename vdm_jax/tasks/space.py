@@ -54,7 +54,7 @@ def encode(model: VideoModel, frames: UInt8[Array, "b t H W 3"]) -> Float[Array,
 
 def decode(
     model: VideoModel, x0: Float[Array, "b t h w c"], video: VideoShape, decoding: Pieces
-) -> Float[Array, "b t H W 3"]:
+) -> Float[Array, "b T H W 3"]:
     """Frames in -1..1, of the video's size."""
     return x0 if model.vae is None else latent.decode(model, x0, video, decoding)
 

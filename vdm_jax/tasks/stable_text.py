@@ -116,7 +116,7 @@ class StableText:
         denoise = denoising.guided(self.answer(model), cond, self.sampling)
         return denoising.walk(self, model, around(denoise), arrays, cond, keys)
 
-    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b t H W 3"]:
+    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b T H W 3"]:
         return latent.decode(model, x0, self.video, self.decoding)
 
     def generate(

@@ -191,7 +191,7 @@ class StableVideo:
         keys = denoising.Walk(start_key, walk_key)
         return denoising.walk(self, model, around(denoise), arrays, cond, keys)
 
-    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b t H W 3"]:
+    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b T H W 3"]:
         return latent.decode(model, x0, self.video, self.decoding)
 
     def generate(

@@ -210,7 +210,7 @@ class Denoising(Task, Protocol):
         """What `generate` draws, in the space that the network works in."""
         ...
 
-    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b t H W 3"]:
+    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b T H W 3"]:
         """What was drawn, as frames in -1..1, of as many frames as there are."""
         ...
 

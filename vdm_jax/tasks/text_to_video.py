@@ -94,7 +94,7 @@ class TextToVideo:
         denoise = denoising.guided(self.answer(model), cond, self.sampling)
         return denoising.walk(self, model, around(denoise), arrays, cond, keys)
 
-    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b t H W 3"]:
+    def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b T H W 3"]:
         return space.decode(model, x0, self.video, self.decoding)
 
     def generate(
