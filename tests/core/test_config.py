@@ -1,6 +1,7 @@
 """Config files, shell options and JSON: exact where accepted, one clear line where refused."""
 
 import dataclasses
+import json
 import math
 import re
 import sys
@@ -76,6 +77,14 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Needy:
+    """What has a field without a default."""
+
+    width: int
+    depth: int = 1
+
+
+@dataclass(frozen=True)
 class Foreign:
     x: int = 1
 
@@ -90,7 +99,7 @@ def inside_the_package() -> Any:
     """The classes above as a module of vdm_jax, for only those are stored."""
     module: Any = types.ModuleType("vdm_jax.parts_of_a_test")
     module.__file__ = __file__
-    for cls in (Cosine, Linear, Adam, Run, Thawed):
+    for cls in (Cosine, Linear, Adam, Run, Needy, Thawed):
         cls.__module__ = module.__name__
         setattr(module, cls.__name__, cls)
     module.Schedule, module.Foreign = Schedule, Foreign
@@ -310,7 +319,7 @@ M = "vdm_jax.parts_of_a_test"
         (f'{{"_type": "{M}:Foreign", "x": 1}}', "is not a frozen dataclass"),
         (f'{{"_type": "{M}:Thawed", "x": 1}}', "is not a frozen dataclass"),
         ('{"_type": 3}', "3 is not a frozen dataclass"),
-        (f'{{"_type": "{M}:Cosine"}}', "config: Cosine lacks the field shift"),
+        (f'{{"_type": "{M}:Needy"}}', "config: Needy lacks the field width"),
         (f'{{"_type": "{M}:Cosine", "shift": 1.0, "b": 2}}', "Cosine has no field b; it has shift"),
         (f'{{"_type": "{M}:Cosine", "shift": "1"}}', "config.shift: got '1'; expected float"),
         (f'{{"_type": "{M}:Cosine", "shift": true}}', "config.shift: got True; expected float"),
@@ -323,6 +332,13 @@ def test_from_json_refuses_and_says_where(text, message):
     with pytest.raises(Refusal) as refusal:
         from_json(text)
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Run)])
+def test_what_a_stored_config_is_older_than_takes_its_default(field):
+    tree = json.loads(to_json(Run()))
+    del tree[field]
+    assert from_json(json.dumps(tree)) == Run()
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Run)])

@@ -17,6 +17,7 @@ import traceback
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -258,7 +259,8 @@ def from_json(text: str) -> Any:
     """The config that `to_json` wrote, equal to the last bit.
 
     Only modules of this package are imported and only its frozen dataclasses are built. Refuses
-    broken JSON, foreign types, unknown or missing fields and values of the wrong type.
+    broken JSON, foreign types, unknown fields, those missing that have no default, and values of
+    the wrong type. A field newer than the text takes its default, which does what was done before.
     """
     try:
         tree = json.loads(text, parse_constant=_not_json)
@@ -311,10 +313,11 @@ def _decoded(tree: Any, path: str) -> Any:
     cls = _part_class(tree["_type"], path)
     values = {k: _decoded(v, f"{path}.{k}") for k, v in tree.items() if k != "_type"}
     names = [f.name for f in fields(cls)]
+    needed = {f.name for f in fields(cls) if f.default is f.default_factory is MISSING}
     if unknown := sorted(values.keys() - set(names)):
         has = f"it has {_listed(names)}"
         raise Refusal(f"{path}: {cls.__name__} has no field {_listed(unknown)}; {has}")
-    if missing := sorted(set(names) - values.keys()):
+    if missing := sorted(needed - values.keys()):
         raise Refusal(f"{path}: {cls.__name__} lacks the field {_listed(missing)}")
     hints = typing.get_type_hints(cls)
     for name, value in values.items():

@@ -36,6 +36,7 @@ REASONS = {
     "failed": r"a stage failed on it",
     "no_video": r"is not a video by its contents|has no video stream|no pictures|states no picture",
     "empty": r"is empty$",
+    "too_small": r"frames of at least",
     "cut_short": r"is cut short|breaks off",
     "over_limits": r"over the limit|at most|not between|over \d+$|lasts longer|more than the al"
     r"|allocate|MemoryError",

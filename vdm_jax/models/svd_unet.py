@@ -16,9 +16,8 @@ UNetSpatioTemporalConditionModel and Stability's VideoUNet. It differs from both
 - `cond.vec` holds raw numbers [fps - 1, motion_bucket_id, noise_aug_strength], as diffusers has it.
 - the context is the video's, or each frame's: then over time too a position attends to that of its
   own frame, not of the first. Each token counts, masked or not: the null is zeros.
-And the two differ from each other in the eps of group norms, which `Eps` holds (see there), and
-in odd heights and widths: on the way up frames are cut to the size they had on the way down, as
-diffusers does.
+And the two differ from each other in the eps of group norms (see `Eps`) and in odd heights and
+widths: on the way up frames are cut to the size they had on the way down, as diffusers does.
 
 `cond.image_only`, as in both: such a frame comes out as the spatial layers alone make it, so that
 no other frame changes it. Nothing hides it from the video frames beside it: mark whole clips.
@@ -72,8 +71,7 @@ class SVDUNetConfig:
     attention_levels: levels with transformers. The middle of the U has one, of the last level's
         heads and layers.
     blocks: residual blocks of each level on the way down; one more on the way up.
-    transformer_layers: pairs of spatial and temporal blocks in a transformer, for each level or
-        one number for all.
+    transformer_layers: pairs of spatial and temporal blocks of a transformer, in all or by level.
     context: the stream of cond.tokens that is attended to. context_width: features of its tokens.
     vec_features: numbers in cond.vec; None: the network has no such port. vec_width: sinusoids of
         each.
