@@ -63,7 +63,7 @@ def test_a_film_drawn_at_once_goes_from_prompt_to_prompt():
     for prompts in (("red",), ("red", "red"), ("blue",), ("red", "blue")):
         film = Film(16, prompts)
         plan = FreeNoise(2)
-        videos[prompts] = plan(long.opener("model"), MODEL.task, film, seed=0).video
+        videos[prompts] = plan(long.opener("model"), MODEL, film, seed=0).video
     np.testing.assert_allclose(videos["red",], videos["red", "red"], atol=1e-4)
     both = videos["red", "blue"]
     near = {name: np.abs(both - videos[name,]).reshape(16, -1).mean(1) for name in ("red", "blue")}

@@ -11,7 +11,10 @@ from vdm_jax.core import video
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.data.paths import Bouncing
 from vdm_jax.data.synthetic import MovingShapes
+from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vdm_unet import VDMUNetConfig
+from vdm_jax.models.video_vae import VideoVAEConfig
+from vdm_jax.nn.pieces import Whole
 from vdm_jax.sample import load, long
 from vdm_jax.sample.__main__ import main as sample
 from vdm_jax.sample.long import Autoregressive, Film, FreeNoise, Hierarchical, Reuse
@@ -30,6 +33,18 @@ TOLD = Pretrained(
     ModelConfig(replace(NETWORK, concat_channels=4)),
     Completion(process=PROCESS, video=SHAPE, sampling=ContextSampling(SAMPLER, num_steps=2)),
 )
+SEVERAL = Pretrained(  # each latent is of two frames
+    ModelConfig(
+        SVDUNetConfig(
+            in_channels=9, widths=(16,), attention_levels=(), heads=(2,), blocks=1, groups=8,
+            context_width=8, vec_features=None,
+        ),
+        vae=VideoVAEConfig(widths=(4, 8), time_stride=2, groups=4),
+    ),
+    replace(
+        TOLD.task, video=replace(SHAPE, num_frames=8), given=(0, 1), decoding=Whole(),
+    ),
+)  # fmt: skip
 PLAIN = Pretrained(
     ModelConfig(NETWORK),
     TextToVideo(process=PROCESS, video=SHAPE, sampling=Sampling(SAMPLER, num_steps=2)),
@@ -42,6 +57,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     parts.model(folder / "told", TOLD)
     parts.model(folder / "plain", PLAIN)
+    parts.model(folder / "several", SEVERAL)
     task = replace(parts.MODEL.task, video=SHAPE)
     parts.model(folder / "first", replace(parts.MODEL, task=task))
     clip = MovingShapes(num_frames=7, height=16, width=16, path=Bouncing())[0]["video"]
@@ -59,7 +75,7 @@ def clip():
 
 
 def drawn(plan, model, film, seed=0):
-    return plan(long.opener(model), load.describe(Path(model)).task, film, seed=seed)
+    return plan(long.opener(model), load.describe(Path(model)), film, seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +87,9 @@ def drawn(plan, model, film, seed=0):
         (Reuse(2), "told"),
         (Reuse(2), "first"),
         (FreeNoise(2), "told"),
+        (Autoregressive(1), "several"),
+        (Hierarchical(3, 1), "several"),
+        (Reuse(2), "several"),
     ],
 )
 def test_any_model_draws_a_film_of_any_length_and_begins_with_what_is_given(model, plan):
@@ -79,6 +98,17 @@ def test_any_model_draws_a_film_of_any_length_and_begins_with_what_is_given(mode
     assert made.video.shape == (12, 16, 16, 3) and np.isfinite(made.video).all()
     np.testing.assert_array_equal(np.round(made.video[:2] * 255), clip()[:2])
     assert all(2 <= begin < 12 for begin in made.begins)
+
+
+def test_latents_of_several_frames_are_drawn_between_keyframes():
+    """Every third latent first: 13 frames are 7 latents, in one window of 4 and two between."""
+    film, found = Film(13, first=clip()[:2]), load.describe(Path("several"))
+    first, *between = Hierarchical(3, 1).windows(found, film)
+    assert first.frames == (0, 3, 6, 9) and first.known == (True, False, False, False)
+    assert [window.frames for window in between] == [(0, 1, 2, 3), (3, 4, 5, 6)]
+    assert drawn(Hierarchical(3, 1), "several", film).begins == (2, 8)
+    with pytest.raises(Refusal, match="give a multiple of 2 frames to begin with, got 3"):
+        drawn(Autoregressive(1), "several", Film(13, first=clip()[:3]))
 
 
 def test_windows_are_random_each_by_itself_and_the_same_again():
@@ -137,6 +167,8 @@ def test_the_command_predicts_and_interpolates():
          "know from 1 to 4"),
         (["--task", "predict", "--model", "told", "--given", "5"], "is told 1 to 4 frames"),
         (["--task", "predict", "--model", "told"], "--video is missing"),
+        (["--task", "predict", "--model", "several", "--video", "clip.mp4", "--given", "3"],
+         "takes 2 frames at once"),
         (["--task", "interpolate", "--model", "told", "--video", "clip.mp4", "--factor", "1"],
          "nothing between"),
         (["--task", "t2v", "--model", "plain", "--image", "a.png"], "use --task i2v"),

@@ -23,6 +23,8 @@ from vdm_jax.diffusion.schedule import Cosine, Karras
 from vdm_jax.models.svd_unet import SVDUNetConfig
 from vdm_jax.models.vae import VAEConfig
 from vdm_jax.models.vdm_unet import VDMUNetConfig
+from vdm_jax.models.video_vae import VideoVAEConfig
+from vdm_jax.nn.pieces import Whole
 from vdm_jax.tasks.completion import Completion, ContextSampling, Noised
 from vdm_jax.tasks.denoising import GIVEN, KNOWN
 from vdm_jax.tasks.reconstruction import Reconstruction, completing
@@ -53,6 +55,8 @@ LATENT_TASK = replace(
     TASK, process=EDM, sampling=ContextSampling(Euler(), num_steps=3),
     video=replace(VIDEO, height=9),
 )  # fmt: skip
+SEVERAL = replace(LATENTS, vae=VideoVAEConfig(widths=(8, 8), time_stride=2, groups=2))
+SEVERAL_TASK = replace(LATENT_TASK, given=(0, 1), decoding=Whole())
 CASES = {"pixels": (TASK, PIXELS), "latents": (LATENT_TASK, LATENTS)}
 EACH = pytest.mark.parametrize("case", CASES)
 
@@ -148,6 +152,30 @@ def test_the_loss_prices_what_is_not_known():
     price = task.price(lambda z, level, cond: x0 + marks, x0, cond, key_of(0))
     assert price == 0
     assert task.price(lambda z, level, cond: x0 + 1.0, x0, cond, key_of(0)) == pytest.approx(1.0)
+
+
+def test_latents_of_several_frames_are_known_where_all_of_them_are():
+    given = pictures(4, size=(9, 8))
+    request = SEVERAL_TASK.request(SEVERAL, ["a", "b"], given)
+    assert request[KNOWN].tolist() == [[True, False]] * 2
+    video = run(SEVERAL_TASK, SEVERAL, request)
+    assert video.shape == (2, *SEVERAL_TASK.video.sizes)
+    put = np.stack(given).reshape(2, 2, 9, 8, 3)
+    np.testing.assert_array_equal(np.round((video[:, :2] + 1) * 127.5), put)
+    other = run(SEVERAL_TASK, SEVERAL, SEVERAL_TASK.request(SEVERAL, ["a", "b"], given[::-1]))
+    assert np.abs(other - video)[:, 2:].max() > 1e-3
+    with pytest.raises(Refusal, match="takes 2 frames at once"):
+        replace(SEVERAL_TASK, given=(0, 1, 2)).check(SEVERAL)
+
+
+def test_what_is_not_known_tells_nothing_though_the_autoencoder_mixes_frames():
+    """Not even of a clip whose every frame is there, as one of a data set's."""
+    video = np.random.default_rng(0).integers(0, 256, (1, *SEVERAL_TASK.video.sizes), np.uint8)
+    batches = [{"video": video, "caption": ["a"]}, {"video": video.copy(), "caption": ["a"]}]
+    batches[1]["video"][:, 2:] = 0
+    seen, hidden = (SEVERAL_TASK.prepare(SEVERAL, batch) for batch in batches)
+    drawn = [run(SEVERAL_TASK, SEVERAL, arrays, "draw") for arrays in (seen, hidden)]
+    np.testing.assert_array_equal(*drawn)
 
 
 @EACH

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from vdm_jax.core.refusal import Refusal
 from vdm_jax.diffusion.level import Level
@@ -133,6 +133,13 @@ def at(frames: Sequence[int], num_frames: int, count: int) -> Bool[np.ndarray, "
             raise Refusal(f"frames {tuple(frames)} of {num_frames}: each there, and named once")
         known[frame] = True
     return np.repeat(known[None], count, axis=0)
+
+
+def nearest(known: Bool[Array, "b t"]) -> Int[Array, "b t"]:
+    """The known frame next to each frame, the earlier of two; its own where none is known."""
+    index = jnp.arange(known.shape[1])
+    apart = jnp.abs(index[:, None] - index) + known.shape[1] * ~known[:, None, :]
+    return jnp.argmin(apart, axis=-1)
 
 
 def beside(

@@ -27,12 +27,12 @@ from vdm_jax.diffusion.windows import FIRST, Merge, starts, windowed
 from vdm_jax.models.cond import frames_of
 from vdm_jax.nn.patterns import Sliding
 from vdm_jax.sample.pipeline import Pipeline
-from vdm_jax.tasks import long_video
+from vdm_jax.tasks import long_video, space
 from vdm_jax.tasks.completion import Completion
 from vdm_jax.tasks.denoising import GIVEN, KNOWN
 from vdm_jax.tasks.long_video import Window
 from vdm_jax.tasks.reconstruction import completing
-from vdm_jax.tasks.task import Denoising, Pretrained, tuned
+from vdm_jax.tasks.task import Denoising, Pretrained, Task, tuned
 
 Open = Callable[..., Pipeline]
 """A `Pipeline` of one model, with further keywords of its constructor."""
@@ -65,14 +65,18 @@ class Drawn(NamedTuple):
 
 @runtime_checkable
 class Plan(Protocol):
-    """How a film is drawn by a model of short videos."""
+    """How a film is drawn by a model of short videos.
 
-    def evaluations(self, task: Denoising, film: Film) -> int:
-        """How often the denoiser of `task` is called."""
+    Windows, overlaps and strides count frames of the space that the network works in, of which
+    each may stand for several of the film (`tasks.space.span`).
+    """
+
+    def evaluations(self, made: Pretrained, film: Film) -> int:
+        """How often the denoiser of `made` is called."""
         ...
 
-    def __call__(self, opened: Open, task: Denoising, film: Film, *, seed: int) -> Drawn:
-        """task: that of the model, with the settings asked for."""
+    def __call__(self, opened: Open, made: Pretrained, film: Film, *, seed: int) -> Drawn:
+        """made: the model, its task with the settings asked for."""
         ...
 
 
@@ -82,16 +86,16 @@ class Autoregressive:
 
     overlap: int | None = None
 
-    def windows(self, task: Denoising, film: Film) -> list[Window]:
-        size = task.video.num_frames
+    def windows(self, made: Pretrained, film: Film) -> list[Window]:
+        size = window_size(made)
         overlap = max(1, size // 4) if self.overlap is None else self.overlap
-        return long_video.extension(film.total, size, overlap, _given(film))
+        return long_video.extension(_total(made, film), size, overlap, _given(made, film))
 
-    def evaluations(self, task: Denoising, film: Film) -> int:
-        return len(self.windows(task, film)) * steps(task)
+    def evaluations(self, made: Pretrained, film: Film) -> int:
+        return len(self.windows(made, film)) * steps(made.task)
 
-    def __call__(self, opened: Open, task: Denoising, film: Film, *, seed: int) -> Drawn:
-        return in_windows(opened(adapt=told), self.windows(task, film), film, seed)
+    def __call__(self, opened: Open, made: Pretrained, film: Film, *, seed: int) -> Drawn:
+        return in_windows(opened(adapt=told), self.windows(made, film), film, seed)
 
 
 @dataclass(frozen=True)
@@ -101,17 +105,17 @@ class Hierarchical:
     every: int | None = None
     overlap: int | None = None
 
-    def windows(self, task: Denoising, film: Film) -> list[Window]:
-        size = task.video.num_frames
+    def windows(self, made: Pretrained, film: Film) -> list[Window]:
+        size = window_size(made)
         every = max(2, (size - 1) // 3) if self.every is None else self.every
         overlap = max(1, size // 4) if self.overlap is None else self.overlap
-        return long_video.keyframes(film.total, size, overlap, every, _given(film))
+        return long_video.keyframes(_total(made, film), size, overlap, every, _given(made, film))
 
-    def evaluations(self, task: Denoising, film: Film) -> int:
-        return len(self.windows(task, film)) * steps(task)
+    def evaluations(self, made: Pretrained, film: Film) -> int:
+        return len(self.windows(made, film)) * steps(made.task)
 
-    def __call__(self, opened: Open, task: Denoising, film: Film, *, seed: int) -> Drawn:
-        return in_windows(opened(adapt=told), self.windows(task, film), film, seed)
+    def __call__(self, opened: Open, made: Pretrained, film: Film, *, seed: int) -> Drawn:
+        return in_windows(opened(adapt=told), self.windows(made, film), film, seed)
 
 
 @dataclass(frozen=True)
@@ -124,23 +128,19 @@ class Reuse:
     overlap: int | None = None
     merge: Merge = FIRST
 
-    def _overlap(self, task: Denoising) -> int:
-        size = task.video.num_frames
-        return size // 2 if self.overlap is None else self.overlap
+    def evaluations(self, made: Pretrained, film: Film) -> int:
+        del film
+        return steps(made.task)
 
-    def evaluations(self, task: Denoising, film: Film) -> int:
-        return steps(task)
-
-    def _starts(self, task: Denoising, film: Film) -> tuple[int, ...]:
-        return starts(film.total, task.video.num_frames, self._overlap(task))
-
-    def __call__(self, opened: Open, task: Denoising, film: Film, *, seed: int) -> Drawn:
-        size, overlap = task.video.num_frames, self._overlap(task)
+    def __call__(self, opened: Open, made: Pretrained, film: Film, *, seed: int) -> Drawn:
+        size, total = window_size(made), _total(made, film)
+        overlap = size // 2 if self.overlap is None else self.overlap
         pipeline = opened(
-            adapt=lambda made: told(_longer(made, film.total)),
+            adapt=lambda made: told(_longer(made, film)),
             around=lambda denoise: windowed(denoise, size, overlap, self.merge, frames_of),
         )
-        begins = tuple(s + overlap for s in self._starts(task, film)[1:])
+        later = starts(total, size, overlap)[1:]
+        begins = tuple(pipeline.span * (start + overlap) for start in later)
         return Drawn(at_once(pipeline, film, seed), begins)
 
 
@@ -153,15 +153,15 @@ class FreeNoise:
 
     stride: int = 4
 
-    def evaluations(self, task: Denoising, film: Film) -> int:
+    def evaluations(self, made: Pretrained, film: Film) -> int:
         del film
-        return steps(task)
+        return steps(made.task)
 
-    def __call__(self, opened: Open, task: Denoising, film: Film, *, seed: int) -> Drawn:
-        size = task.video.num_frames
+    def __call__(self, opened: Open, made: Pretrained, film: Film, *, seed: int) -> Drawn:
+        size = window_size(made)
 
         def adapted(made: Pretrained) -> Pretrained:
-            longer = _longer(made, film.total)
+            longer = _longer(made, film)
             again = tuned(longer.task, {"noise": Rescheduled(size, self.stride)})
             assert longer.model.network is not None  # as the task demands
             network = longer.model.network.attending(Sliding(size, self.stride))
@@ -188,50 +188,65 @@ def in_windows(
 
     given: frames that are known, by number, and come out as they went in.
     """
+    span = pipeline.span
     last = max((max(window.frames) for window in windows), default=0)
-    given = {**dict(enumerate(() if film.first is None else film.first)), **(given or {})}
-    x0, there = _begun(pipeline, given, max(last + 1, film.total))
+    given = {**_first(film), **(given or {})}
+    x0, there = _begun(pipeline, given, max(last + 1, -(-film.total // span)))
     begins = []
     for number, window in enumerate(windows):
         frames = list(window.frames)
         known = there[frames]
         told = {KNOWN: known[None], GIVEN: x0[None, frames]}
         pictures = _shown(pipeline, film, x0[frames[0]] if known[0] else None)
-        prompt = film.prompt(min(window.drawn))
+        prompt = film.prompt(span * min(window.drawn))
         drawn = pipeline.draw([prompt], pictures, given=told, seed=seed, part=number)[0]
         new = list(window.drawn)
         x0[new], there[new] = drawn[list(window.new)], True
-        begins += [new[0]] if number and new[0] < film.total else []
-    video = pipeline.decode(x0[None, : film.total])[0]
-    return Drawn(_with(video, given), tuple(sorted(set(begins))))
+        begins += [span * new[0]] if number and span * new[0] < film.total else []
+    return Drawn(_shown_as(pipeline, film, x0, given), tuple(sorted(set(begins))))
 
 
 def at_once(pipeline: Pipeline, film: Film, seed: int) -> Float[np.ndarray, "t h w 3"]:
     """A film that the model draws as one video."""
-    first = dict(enumerate(() if film.first is None else film.first))
-    x0, there = _begun(pipeline, first, film.total)
+    first = _first(film)
+    x0, there = _begun(pipeline, first, -(-film.total // pipeline.span))
     known = {KNOWN: there[None], GIVEN: x0[None]} if there.any() else {}
-    prompt, said = _said(pipeline, film)
-    drawn = pipeline.draw([prompt], _shown(pipeline, film), given={**said, **known}, seed=seed)
-    return _with(pipeline.decode(drawn)[0], first)
+    prompt, said = _said(pipeline, film, len(x0))
+    drawn = pipeline.draw([prompt], _shown(pipeline, film), given={**said, **known}, seed=seed)[0]
+    return _shown_as(pipeline, film, drawn, first)
 
 
-def _said(pipeline: Pipeline, film: Film) -> tuple[str, dict[str, np.ndarray]]:
+def _said(pipeline: Pipeline, film: Film, count: int) -> tuple[str, dict[str, np.ndarray]]:
     """The prompt, or in its place the embeddings of several, blended along the film."""
     if len(film.prompts) == 1:
         return film.prompts[0], {}
     words = pipeline.embed(film.prompts)
-    shares = prompt_shares(len(film.prompts), film.total)
+    shares = prompt_shares(len(film.prompts), count)
     return "", {name: np.einsum("tp,pld->tld", shares, each)[None] for name, each in words.items()}
 
 
-def steps(task: Denoising) -> int:
+def steps(task: Task) -> int:
     """Evaluations of the denoiser for one drawing."""
-    return task.sampling.num_steps * task.sampling.sampler.evaluations
+    sampling = task.sampling if isinstance(task, Denoising) else None
+    return 0 if sampling is None else sampling.num_steps * sampling.sampler.evaluations
 
 
-def _given(film: Film) -> range:
-    return range(0 if film.first is None else len(film.first))
+def window_size(made: Pretrained) -> int:
+    """Frames of a window in the space of the network."""
+    return made.task.video.num_frames // space.span(made.model, made.task.video)
+
+
+def _total(made: Pretrained, film: Film) -> int:
+    """Those of the film there, the last one perhaps with frames beyond it."""
+    return -(-film.total // space.span(made.model, made.task.video))
+
+
+def _given(made: Pretrained, film: Film) -> range:
+    return range(len(_first(film)) // space.span(made.model, made.task.video))
+
+
+def _first(film: Film) -> dict[int, UInt8[np.ndarray, "h w 3"]]:
+    return dict(enumerate(() if film.first is None else film.first))
 
 
 def _begun(
@@ -240,10 +255,23 @@ def _begun(
     """Room for the film in the space of the network, and which of it is there already."""
     x0, there = np.zeros((count, *pipeline.frame), np.float32), np.zeros(count, bool)
     if given:
-        frames = list(given)
-        x0[frames] = pipeline.encode(np.stack(list(given.values()))[None])[0]
-        there[frames] = True
+        there[whole(list(given), pipeline.span)] = True
+        x0[there] = pipeline.encode(np.stack([given[frame] for frame in sorted(given)])[None])[0]
     return x0, there
+
+
+def whole(frames: Sequence[int], span: int) -> list[int]:
+    """The frames of the network's space that stand for these, `span` in each.
+
+    Raises Refusal where they are part of one, or where those of a video that is encoded as one
+    are not the first.
+    """
+    if span > 1 and (sorted(frames) != list(range(len(frames))) or len(frames) % span):
+        raise Refusal(
+            f"this model takes {span} frames at once, from the first on: give a multiple of {span} "
+            f"frames to begin with, got {len(frames)}"
+        )
+    return sorted({frame // span for frame in frames})
 
 
 def _shown(
@@ -259,17 +287,23 @@ def _shown(
     return None if film.first is None else [film.first[0]]
 
 
-def _with(
-    video: Float[np.ndarray, "t h w 3"], given: Mapping[int, UInt8[np.ndarray, "h w 3"]]
+def _shown_as(
+    pipeline: Pipeline,
+    film: Film,
+    x0: Float[np.ndarray, "T H W c"],
+    given: Mapping[int, UInt8[np.ndarray, "h w 3"]],
 ) -> Float[np.ndarray, "t h w 3"]:
-    """The video with the frames that were given, as they were."""
+    """The film, with the frames that were given as they were."""
+    video = pipeline.decode(x0[None, : -(-film.total // pipeline.span)])[0][: film.total]
     for frame, picture in given.items():
         video[frame] = picture.astype(np.float32) / 255
     return video
 
 
-def _longer(made: Pretrained, total: int) -> Pretrained:
-    return replace(made, task=tuned(made.task, {"num_frames": total}))
+def _longer(made: Pretrained, film: Film) -> Pretrained:
+    """The model, of videos as long as the film or a little longer."""
+    frames = _total(made, film) * space.span(made.model, made.task.video)
+    return replace(made, task=tuned(made.task, {"num_frames": frames}))
 
 
 def opener(directory: Path | str, **options: Any) -> Open:

@@ -69,6 +69,11 @@ class Pipeline:
         return space.frame(self.model, self.task.video)
 
     @property
+    def span(self) -> int:
+        """Frames of a video that each frame in that space stands for."""
+        return space.span(self.model, self.task.video)
+
+    @property
     def batch_size(self) -> int:
         """Videos drawn at once: as asked for, up to what the mesh can share."""
         return self._generate.batch_size

@@ -30,7 +30,7 @@ from vdm_jax.diffusion.level import Level
 from vdm_jax.diffusion.process import Process
 from vdm_jax.models.cond import Cond
 from vdm_jax.nn.pieces import Chunked, Pieces
-from vdm_jax.tasks import denoising, latent, space
+from vdm_jax.tasks import denoising, space
 from vdm_jax.tasks.denoising import GIVEN, KNOWN
 from vdm_jax.tasks.task import (
     Around,
@@ -99,8 +99,7 @@ class Completion:
     def check(self, model: ModelConfig) -> None:
         beside = space.channels(model) + 1
         space.check_network("completion", model, self.video, beside=beside)
-        if model.vae is not None:
-            latent.check_frames_apart("completion", model)
+        self._known(model, self.given, 1)
 
     def prepare(self, model: ModelConfig, batch: Mapping[str, Any]) -> Arrays:
         """Known are the frames that a request gives."""
@@ -108,8 +107,20 @@ class Completion:
         return {
             **space.prepared(model, self.video, batch),
             **denoising.captioned(model, batch),
-            KNOWN: knowing.at(self.given, self.video.num_frames, count),
+            KNOWN: self._known(model, self.given, count),
         }
+
+    def _known(self, model: ModelConfig, given: Sequence[int], count: int) -> np.ndarray:
+        """Of the space that the network works in: each frame there whose frames are all `given`."""
+        known = knowing.at(given, self.video.num_frames, count)
+        parts = known.reshape(count, -1, space.span(model, self.video))
+        whole = np.all(parts, axis=-1)
+        if (parts.any(-1) != whole).any():
+            raise Refusal(
+                f"this model takes {parts.shape[-1]} frames at once, from the first on; of some it "
+                f"would be given a part: {tuple(given)}"
+            )
+        return np.asarray(whole)
 
     def request(
         self, model: ModelConfig, captions: Sequence[str], pictures: Pictures | None
@@ -127,14 +138,29 @@ class Completion:
             frames[:, given] = np.reshape(fitted, (len(captions), -1, *self.video.sizes[1:]))
         return {
             "video": space.padded(model, self.video, frames),
-            KNOWN: knowing.at(given, self.video.num_frames, len(captions)),
+            KNOWN: self._known(model, given, len(captions)),
             **model.tokenize(captions),
         }
 
     def condition(self, model: VideoModel, arrays: Arrays) -> Cond:
         """Tokens of the caption, and the known frames as they are."""
-        x0 = arrays[GIVEN] if GIVEN in arrays else self.clean(model, arrays)
+        x0 = self._there(model, arrays)
         return self._told(model, arrays, x0, arrays[KNOWN], _clean(), jnp.zeros_like(x0))
+
+    def _there(self, model: VideoModel, arrays: Arrays) -> Float[Array, "b t h w c"]:
+        """What is known, in the space that the network works in.
+
+        Where the autoencoder mixes frames, unknown ones are as the nearest known ones: what is
+        known tells nothing of them.
+        """
+        if GIVEN in arrays:
+            return arrays[GIVEN]
+        span = self.video.num_frames // arrays[KNOWN].shape[1]
+        if span > 1 and "video" in arrays:
+            near = knowing.nearest(jnp.repeat(arrays[KNOWN], span, axis=1))
+            frames = jnp.take_along_axis(arrays["video"], near[..., None, None, None], axis=1)
+            arrays = {**arrays, "video": frames}
+        return self.clean(model, arrays)
 
     def _told(self, model, arrays, x0, known, level, eps) -> Cond:
         concat = knowing.beside(x0, known, level, eps)
@@ -187,7 +213,7 @@ class Completion:
         """KNOWN of `arrays` says which frames are known, GIVEN or "video" what they are."""
         keys, eps_key = denoising.Walk(*jax.random.split(key)), jax.random.fold_in(key, 1)
         known, rows = arrays[KNOWN], arrays["row"]
-        x0 = arrays[GIVEN] if GIVEN in arrays else self.clean(model, arrays)
+        x0 = self._there(model, arrays)
         cond = self._told(model, arrays, x0, known, *self._noise_drawn(eps_key, rows, x0))
         denoise = imputation(around(self._guided(self.answer(model))), known, x0)
         drawn = denoising.walk(self, model, denoise, arrays, cond, keys)
@@ -216,7 +242,8 @@ class Completion:
         if "video" not in arrays:
             return video
         given = space.cropped(model, self.video, to_signal(arrays["video"]))
-        return _imputed(video, arrays[KNOWN], given)
+        span = given.shape[1] // arrays[KNOWN].shape[1]
+        return _imputed(video, jnp.repeat(arrays[KNOWN], span, axis=1), given)
 
 
 def _clean() -> Level:

@@ -30,6 +30,11 @@ def frame(model: ModelConfig, video: VideoShape) -> tuple[int, int, int]:
     return -(-video.height // stride), -(-video.width // stride), model.vae.latent_channels
 
 
+def span(model: ModelConfig, video: VideoShape) -> int:
+    """Frames of a video that each frame in this space stands for."""
+    return 1 if model.vae is None else video.num_frames // model.vae.frames(video.num_frames)
+
+
 def prepared(model: ModelConfig, video: VideoShape, batch: Mapping[str, Any]) -> Arrays:
     """What `clean` reads, of a batch of samples."""
     return {"video": batch["video"]} if model.vae is None else latent.prepared(model, video, batch)

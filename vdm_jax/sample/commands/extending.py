@@ -15,7 +15,8 @@ from vdm_jax.sample.commands import asked
 from vdm_jax.sample.commands.asked import Asked
 from vdm_jax.sample.commands.comparing import Row, report
 from vdm_jax.sample.long import Autoregressive, Film, FreeNoise, Hierarchical, Plan, Reuse
-from vdm_jax.tasks.task import Denoising, tuned
+from vdm_jax.tasks import space
+from vdm_jax.tasks.task import Denoising, Pretrained, tuned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,26 +59,28 @@ def extend(request: Extend) -> int:
     plans = _plans(request)
     settings = request.changes()
     total = settings.pop("num_frames", None)
-    task = _task(request.model, settings)
+    made = _made(request.model, settings)
     if total is None:
         raise Refusal("--num-frames is missing: how many frames the video is to have")
-    film = Film(total, request.prompt, _first(request, task), _picture(request))
+    film = Film(total, request.prompt, _first(request, made), _picture(request))
     if film.first is not None and len(film.first) >= total:
         raise Refusal(
             f"--video has {len(film.first)} frames already; ask for more than that with "
             f"--num-frames, or begin with fewer with --given"
         )
+    _check(film, made)
+    shape = made.task.video
     rows = []
     for name, plan in plans.items():
         path = _path(request.output, name if len(plans) > 1 else "")
         video.check_target(path)
         begin = time.monotonic()
-        drawn = _drawn(request, settings, plan, task, film)
-        asked.write(str(path), drawn.video, task.video.fps, request.seed)
+        drawn = _drawn(request, settings, plan, made, film)
+        asked.write(str(path), drawn.video, shape.fps, request.seed)
         rows.append(Row(name, path, drawn, time.monotonic() - begin))
     if len(plans) > 1:
         page = Path(request.output).with_suffix(".html")
-        report(page, rows, window=task.video.num_frames, fps=task.video.fps)
+        report(page, rows, window=shape.num_frames, fps=shape.fps)
         print(f"{page}: the videos beside each other, their seams and how far they drift")
     return 0
 
@@ -87,34 +90,42 @@ def predict(request: Predict) -> int:
     request.check()
     settings = request.changes()
     settings.pop("num_frames", None)
-    task = _task(request.model, settings)
-    size = task.video.num_frames
+    made = _made(request.model, settings)
+    size = made.task.video.num_frames
     if not 1 <= request.given < size:
         raise Refusal(f"--given: this model is told 1 to {size - 1} frames, got {request.given}")
-    frames = asked.read(request.video, "--video", task.video)
+    frames = asked.read(request.video, "--video", made.task.video)
     if len(frames) < request.given:
         raise Refusal(f"--given {request.given}: {request.video} has {len(frames)} frames")
     film = Film(size, (request.prompt,), frames[-request.given :])
-    drawn = _drawn(request, settings, Autoregressive(), task, film)
-    asked.write(request.output, drawn.video, task.video.fps, request.seed)
+    _check(film, made)
+    drawn = _drawn(request, settings, Autoregressive(), made, film)
+    asked.write(request.output, drawn.video, made.task.video.fps, request.seed)
     return 0
 
 
-def _drawn(request: Asked, settings, plan: Plan, task: Denoising, film: Film) -> long.Drawn:
+def _drawn(request: Asked, settings, plan: Plan, made: Pretrained, film: Film) -> long.Drawn:
     with Steps("loading the model") as bar:
         opened = long.opener(
             request.model, dtype=request.dtype, mesh=request.mesh.build(), on_step=bar.step,
             **settings,
         )  # fmt: skip
-        bar.begin(plan.evaluations(task, film))
-        return plan(opened, task, film, seed=request.seed)
+        bar.begin(plan.evaluations(made, film))
+        return plan(opened, made, film, seed=request.seed)
 
 
-def _task(directory: str, settings) -> Denoising:
-    task = tuned(load.describe(Path(directory)).task, settings)
+def _made(directory: str, settings) -> Pretrained:
+    there = load.describe(Path(directory))
+    task = tuned(there.task, settings)
     if not isinstance(task, Denoising):
         raise Refusal(f"--model {directory}: {type(task).__name__} draws no videos from noise")
-    return task
+    return Pretrained(there.model, task)
+
+
+def _check(film: Film, made: Pretrained) -> None:
+    """Refuse frames that the model cannot be told."""
+    if film.first is not None:
+        long.whole(range(len(film.first)), space.span(made.model, made.task.video))
 
 
 def _plans(request: Extend) -> dict[str, Plan]:
@@ -130,10 +141,10 @@ def _plans(request: Extend) -> dict[str, Plan]:
     return {name: there[name] for name in request.plan}
 
 
-def _first(request: Extend, task: Denoising) -> UInt8[np.ndarray, "t h w 3"] | None:
+def _first(request: Extend, made: Pretrained) -> UInt8[np.ndarray, "t h w 3"] | None:
     if not request.video:
         return None
-    frames = asked.read(request.video, "--video", task.video)
+    frames = asked.read(request.video, "--video", made.task.video)
     if request.given is not None and not 1 <= request.given <= len(frames):
         raise Refusal(f"--given: {request.video} has {len(frames)} frames, got {request.given}")
     return frames[: request.given]
