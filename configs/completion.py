@@ -83,11 +83,11 @@ def config() -> TrainConfig:
         data=replace(SHAPES, split="train"),
         held_out=replace(SHAPES, split="test"),
         optim=OPTIM,
-        steps=3600,
+        steps=3000,
         batch_size=8,
         ema_decay=0.99,
-        preview_every=900,
-        save_every=300,
+        preview_every=1000,
+        save_every=250,
     )
 
 

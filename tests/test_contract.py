@@ -51,7 +51,8 @@ def recipe(request) -> Iterator[Recipe]:
     keys = iter(jax.random.split(jax.random.key(1), 10_000))
 
     def moved(leaf):
-        return leaf + 0.1 * jax.random.normal(next(keys), leaf.shape, leaf.dtype)
+        noise = 0.1 * jax.random.normal(next(keys), leaf.shape, leaf.dtype)
+        return jax.device_put(leaf + noise, leaf.sharding)
 
     state = state._replace(params=jax.tree.map(moved, state.params))
     rng = np.random.default_rng(0)
@@ -78,7 +79,8 @@ def test_a_step_is_finite_and_compiles_once(recipe):
         update(
             built.model, config.task.loss, config.optim.build(config.steps),
             ema_decay=0.9, accumulate=1,
-        )
+        ),
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, recipe.state), None),
     )  # fmt: skip
     state = recipe.state
     for seed in range(2):

@@ -1,5 +1,6 @@
 """Videos that go on, and more frames a second: from the command line to the file."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +140,8 @@ def test_the_command_extends_a_video_by_several_plans_and_compares_them(capsys):
         assert len(video.read(f"long/out_{plan}.mp4").frames) == 11
     page = Path("long/out.html").read_text()
     assert "jump at a seam" in page and page.count("<video") == 2
+    row = page[page.index("<th>memory") :].split("</tr>")[0]
+    assert [0.1 < float(value) < 50 for value in re.findall(r"([\d.]+) GB", row)] == [True, True]
 
 
 def test_the_command_predicts_and_interpolates():

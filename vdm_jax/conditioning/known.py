@@ -138,8 +138,8 @@ def at(frames: Sequence[int], num_frames: int, count: int) -> Bool[np.ndarray, "
 def nearest(known: Bool[Array, "b t"]) -> Int[Array, "b t"]:
     """The known frame next to each frame, the earlier of two; its own where none is known."""
     index = jnp.arange(known.shape[1])
-    apart = jnp.abs(index[:, None] - index) + known.shape[1] * ~known[:, None, :]
-    return jnp.argmin(apart, axis=-1)
+    apart = jnp.abs(index[:, None] - index[None])[None]
+    return jnp.argmin(apart + known.shape[1] * ~known[:, None], axis=-1)
 
 
 def beside(

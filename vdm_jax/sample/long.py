@@ -250,7 +250,7 @@ def _first(film: Film) -> dict[int, UInt8[np.ndarray, "h w 3"]]:
 
 
 def _begun(
-    pipeline: Pipeline, given: Mapping[int, UInt8[np.ndarray, "h w 3"]], count: int
+    pipeline: Pipeline, given: Mapping[int, UInt8[np.ndarray, "H W 3"]], count: int
 ) -> tuple[Float[np.ndarray, "t h w c"], Bool[np.ndarray, " t"]]:
     """Room for the film in the space of the network, and which of it is there already."""
     x0, there = np.zeros((count, *pipeline.frame), np.float32), np.zeros(count, bool)

@@ -52,7 +52,7 @@ def padded(
     return frames if model.vae is None else latent.padded(frames, video, model)
 
 
-def encode(model: VideoModel, frames: UInt8[Array, "b t H W 3"]) -> Float[Array, "b t h w c"]:
+def encode(model: VideoModel, frames: UInt8[Array, "b t H W 3"]) -> Float[Array, "b T h w c"]:
     """Frames of `padded` in this space, each by itself where the autoencoder is one of pictures."""
     return to_signal(frames) if model.vae is None else latent.encode(model, frames)
 

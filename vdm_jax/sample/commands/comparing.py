@@ -12,12 +12,14 @@ from vdm_jax.sample.long import Drawn
 
 
 class Row(NamedTuple):
-    """One plan: its name, its file, what it drew and how long it took, with compiling."""
+    """One plan: its name, its file, what it drew, how long it took, with compiling, and the most
+    bytes that were in use meanwhile."""
 
     plan: str
     path: Path
     drawn: Drawn
     seconds: float
+    memory: int
 
 
 def measured(row: Row, window: int) -> dict[str, str]:
@@ -29,6 +31,7 @@ def measured(row: Row, window: int) -> dict[str, str]:
         "seam / inside": "" if np.isnan(jumps.across) else f"{jumps.ratio:.2f}",
         "drift": f"{seams.drift(row.drawn.video, window):.2f}",
         "time": f"{row.seconds:.1f} s",
+        "memory": f"{row.memory / 1e9:.2f} GB",
     }
 
 
@@ -49,7 +52,8 @@ def report(path: Path, rows: Sequence[Row], *, window: int, fps: float | int) ->
     words = (
         "Jumps are root mean square differences of adjacent frames in grey values: 1.00 of a seam "
         "is no more than motion is. Drift is how far means and deviations of the colours of the "
-        f"last {window} frames are from those of the first. Times include compiling."
+        f"last {window} frames are from those of the first. Times include compiling. Memory is the "
+        "most in use at any moment, of the fullest device, or of the whole process on CPU."
     )
     parts = [
         page.heading("One film by several plans"),

@@ -15,6 +15,7 @@ from vdm_jax.sample.commands import asked
 from vdm_jax.sample.commands.asked import Asked
 from vdm_jax.sample.commands.comparing import Row, report
 from vdm_jax.sample.long import Autoregressive, Film, FreeNoise, Hierarchical, Plan, Reuse
+from vdm_jax.sample.memory import Watched
 from vdm_jax.tasks import space
 from vdm_jax.tasks.task import Denoising, Pretrained, tuned
 
@@ -75,13 +76,14 @@ def extend(request: Extend) -> int:
         path = _path(request.output, name if len(plans) > 1 else "")
         video.check_target(path)
         begin = time.monotonic()
-        drawn = _drawn(request, settings, plan, made, film)
+        with Watched() as memory:
+            drawn = _drawn(request, settings, plan, made, film)
         asked.write(str(path), drawn.video, shape.fps, request.seed)
-        rows.append(Row(name, path, drawn, time.monotonic() - begin))
+        rows.append(Row(name, path, drawn, time.monotonic() - begin, memory.most))
     if len(plans) > 1:
         page = Path(request.output).with_suffix(".html")
         report(page, rows, window=shape.num_frames, fps=shape.fps)
-        print(f"{page}: the videos beside each other, their seams and how far they drift")
+        print(f"{page}: the videos beside each other, their seams, drift and memory")
     return 0
 
 
