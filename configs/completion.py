@@ -14,7 +14,9 @@ The film is what `configs/real_video.py` has; `film_cpu` is a narrower network f
 
 Paper: mask conditioning as in Align Your Latents (Blattmann et al. 2023, arXiv:2304.08818, section
 3.2), in pixels, with the U-Net of Video Diffusion Models (Ho et al. 2022, arXiv:2204.03458).
-Two CPU cores take about half an hour.
+Two CPU cores take 45 minutes, which is not enough for what it should learn: `python
+tests/bench/completion.py runs/completion` says how far it got, and the README has the figures.
+`film_cpu` takes about as long; `film` is meant for one GPU or TPU. Neither was run to its end.
 """
 
 from dataclasses import replace

@@ -25,7 +25,12 @@ from vdm_jax.train.ahead import blank
 from vdm_jax.train.step import update
 
 OTHERS = {"curate"}  # trains nothing
-FILES = sorted(str(path) for path in Path("configs").glob("*.py") if path.stem not in OTHERS)
+QUICK = {"completion"}  # compiled in every run of the tests
+FILES = [
+    pytest.param(str(path), marks=[] if path.stem in QUICK else [pytest.mark.slow])
+    for path in sorted(Path("configs").glob("*.py"))
+    if path.stem not in OTHERS
+]
 PORTS = tuple(field.name for field in fields(Cond))
 
 
@@ -57,6 +62,10 @@ def recipe(request) -> Iterator[Recipe]:
     state = state._replace(params=jax.tree.map(moved, state.params))
     rng = np.random.default_rng(0)
     arrays = {name: filled(rng, np.repeat(a, 2, 0)) for name, a in {**blank(config)}.items()}
+    text = config.model.text
+    if text is not None and "text" in arrays:
+        arrays["text"] = np.ones_like(arrays["text"])
+        arrays["text"][1] = 2
     arrays["row"] = np.arange(2, dtype=np.int32)
     yield Recipe(config, built, state, frozen, arrays)
     jax.clear_caches()
@@ -109,8 +118,9 @@ def test_a_port_at_its_null_says_as_much_as_none(recipe):
     task, model = recipe.config.task, nnx.merge(recipe.built.graphdef, recipe.params)
     if not isinstance(task, Denoising):
         pytest.skip("has no ports")
-    cond = task.condition(model, {name: jnp.asarray(a) for name, a in recipe.arrays.items()})
-    z = jax.random.normal(jax.random.key(0), task.clean(model, recipe.arrays).shape)
+    arrays = {name: jnp.asarray(a) for name, a in recipe.arrays.items()}
+    cond = task.condition(model, arrays)
+    z = jax.random.normal(jax.random.key(0), task.clean(model, arrays).shape)
     level = jnp.full(z.shape[:2], 0.3)
     answer = jax.jit(lambda cond: model.network(z, level, cond))
     whole = answer(cond)

@@ -10,8 +10,9 @@ folders of videos, the real ones too, to be evaluated:
     python -m vdm_jax.evaluate --real family/real --fake family/predict family/interpolate
     python -m vdm_jax.evaluate --real family/real_long --fake family/extend
 
-Any model of videos will do: one that was not trained to be told frames is made to agree with them
-by reconstruction guidance (`vdm_jax.tasks.reconstruction`). Needs the film where its run read it.
+Any model will do whose frames, or latents of single frames, are drawn: one that was not trained to
+be told frames is made to agree with them by guidance (`vdm_jax.tasks.reconstruction`). Needs the
+film where its run read it.
 """
 
 import argparse

@@ -260,7 +260,8 @@ def from_json(text: str) -> Any:
 
     Only modules of this package are imported and only its frozen dataclasses are built. Refuses
     broken JSON, foreign types, unknown fields, those missing that have no default, and values of
-    the wrong type. A field newer than the text takes its default, which does what was done before.
+    the wrong type. A field newer than the text takes its default: that of a new field must do what
+    was done before there was one.
     """
     try:
         tree = json.loads(text, parse_constant=_not_json)

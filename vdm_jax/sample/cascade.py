@@ -85,7 +85,9 @@ class Model:
         task = self._task()
         if isinstance(task, SuperResolution):
             upscale.check(self._described(), self.enlarging)
-        elif not isinstance(task, Completion) and task.pictures != 1:
+        elif isinstance(task, Completion):
+            long.check_between(self.directory, self._described())
+        elif task.pictures != 1:
             raise Refusal(f"{self.directory}: {type(task).__name__} does nothing to a clip")
 
     def __call__(self, clip: Clip | None, *, seed: int) -> Clip:

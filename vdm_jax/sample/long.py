@@ -129,18 +129,23 @@ class Reuse:
     merge: Merge = FIRST
 
     def evaluations(self, made: Pretrained, film: Film) -> int:
-        del film
+        self._starts(made, film)
         return steps(made.task)
 
+    def _overlap(self, made: Pretrained) -> int:
+        return window_size(made) // 2 if self.overlap is None else self.overlap
+
+    def _starts(self, made: Pretrained, film: Film) -> tuple[int, ...]:
+        return starts(_total(made, film), window_size(made), self._overlap(made))
+
     def __call__(self, opened: Open, made: Pretrained, film: Film, *, seed: int) -> Drawn:
-        size, total = window_size(made), _total(made, film)
-        overlap = size // 2 if self.overlap is None else self.overlap
+        size, overlap = window_size(made), self._overlap(made)
         pipeline = opened(
             adapt=lambda made: told(_longer(made, film)),
             around=lambda denoise: windowed(denoise, size, overlap, self.merge, frames_of),
         )
-        later = starts(total, size, overlap)[1:]
-        begins = tuple(pipeline.span * (start + overlap) for start in later)
+        ends = [pipeline.span * (start + size) for start in self._starts(made, film)]
+        begins = tuple(end for end in ends if end < film.total)
         return Drawn(at_once(pipeline, film, seed), begins)
 
 
@@ -148,23 +153,29 @@ class Reuse:
 class FreeNoise:
     """The film as one video: noise rescheduled and attention over time in windows.
 
-    Temporal convolutions and norms see the whole film. stride: frames from one window to the next.
+    Temporal convolutions and norms see the whole film. stride: frames from one window to the next;
+    None is a quarter of one.
     """
 
-    stride: int = 4
+    stride: int | None = None
+
+    def _noise(self, made: Pretrained) -> Rescheduled:
+        size = window_size(made)
+        return Rescheduled(size, max(1, size // 4) if self.stride is None else self.stride)
 
     def evaluations(self, made: Pretrained, film: Film) -> int:
         del film
+        self._noise(made)
         return steps(made.task)
 
     def __call__(self, opened: Open, made: Pretrained, film: Film, *, seed: int) -> Drawn:
-        size = window_size(made)
+        noise = self._noise(made)
 
         def adapted(made: Pretrained) -> Pretrained:
             longer = _longer(made, film)
-            again = tuned(longer.task, {"noise": Rescheduled(size, self.stride)})
+            again = tuned(longer.task, {"noise": noise})
             assert longer.model.network is not None  # as the task demands
-            network = longer.model.network.attending(Sliding(size, self.stride))
+            network = longer.model.network.attending(Sliding(noise.window, noise.stride))
             return told(Pretrained(replace(longer.model, network=network), again))
 
         return Drawn(at_once(opened(adapt=adapted), film, seed), ())
@@ -229,6 +240,16 @@ def steps(task: Task) -> int:
     """Evaluations of the denoiser for one drawing."""
     sampling = task.sampling if isinstance(task, Denoising) else None
     return 0 if sampling is None else sampling.num_steps * sampling.sampler.evaluations
+
+
+def check_between(directory: Path | str, made: Pretrained) -> None:
+    """Refuse a model in whose space there is nothing between two frames of a video."""
+    span = space.span(made.model, made.task.video)
+    if span > 1:
+        raise Refusal(
+            f"{directory}: this model takes {span} frames at once, and draws none between single "
+            "ones; it extends videos"
+        )
 
 
 def window_size(made: Pretrained) -> int:

@@ -1,7 +1,9 @@
 """How much memory something takes, watched from beside it."""
 
+import contextlib
 import resource
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 
 import jax
@@ -13,11 +15,13 @@ PAGE = resource.getpagesize()
 class Watched:
     """The most memory in use at any moment inside a `with`.
 
-    most: bytes, of the fullest device here, or of this process where devices do not tell (CPU).
+    most: bytes, of the fullest device here, or of this process where devices do not tell (CPU),
+    with all that it held before; 0 where neither tells.
     """
 
     def __init__(self) -> None:
         self.most = 0
+        self._devices = jax.local_devices()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -36,14 +40,15 @@ class Watched:
 
     def _watch(self) -> None:
         while True:
-            self.most = max(self.most, _in_use())
+            self.most = max(self.most, _in_use(self._devices))
             if self._done.wait(SECONDS):
                 return
 
 
-def _in_use() -> int:
-    told = [device.memory_stats() for device in jax.local_devices()]
+def _in_use(devices: Sequence[jax.Device]) -> int:
+    told = [device.memory_stats() for device in devices]
     if all(told):
         return max(each["bytes_in_use"] for each in told if each)
-    with open("/proc/self/statm") as file:
+    with contextlib.suppress(OSError), open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * PAGE
+    return 0

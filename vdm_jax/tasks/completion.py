@@ -73,7 +73,8 @@ class Completion:
 
     given: the frames that a request's pictures are, by number; negative ones count from the end.
     known: which frames are known in training. noised: noise on them, in training and drawing.
-    decoding: how latents become frames when they are too many for the device.
+    decoding: how latents become frames when they are too many for the device. With an autoencoder
+        that mixes frames, `nn.pieces.Trimmed` shows no seam; `Chunked` does.
     caption_drop: part of the training samples whose caption is hidden, for guidance.
     """
 
@@ -150,8 +151,9 @@ class Completion:
     def _there(self, model: VideoModel, arrays: Arrays) -> Float[Array, "b t h w c"]:
         """What is known, in the space that the network works in.
 
-        Where the autoencoder mixes frames, unknown ones are as the nearest known ones: what is
-        known tells nothing of them.
+        Where the autoencoder mixes frames, those of "video" that are not known are first made the
+        nearest known ones: they are not to be told of. Training tells of latents of whole clips,
+        as Latent Video Diffusion's does; those that a film goes on from are of whole clips too.
         """
         if GIVEN in arrays:
             return arrays[GIVEN]

@@ -53,7 +53,8 @@ def report(path: Path, rows: Sequence[Row], *, window: int, fps: float | int) ->
         "Jumps are root mean square differences of adjacent frames in grey values: 1.00 of a seam "
         "is no more than motion is. Drift is how far means and deviations of the colours of the "
         f"last {window} frames are from those of the first. Times include compiling. Memory is the "
-        "most in use at any moment, of the fullest device, or of the whole process on CPU."
+        "most in use at any moment, of the fullest device, or on CPU of the whole "
+        "process, with what the plans before it left there."
     )
     parts = [
         page.heading("One film by several plans"),

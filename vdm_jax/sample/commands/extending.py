@@ -35,11 +35,12 @@ class Extend(Asked):
     plan: tuple[str, ...] = ("ar",)
     """ar, hierarchical, reuse or freenoise. Of several plans a report compares the videos."""
     overlap: int | None = None
-    """Frames that a window shares with the one before; None is what suits the plan."""
+    """Frames that a window shares with the one before; None is what suits the plan. Like all
+    numbers of a plan, of the space that the network works in: there one may stand for several."""
     every: int | None = None
     """Frames from one keyframe to the next (hierarchical); None is a third of a window."""
-    stride: int = 4
-    """Frames from one window to the next (freenoise)."""
+    stride: int | None = None
+    """Frames from one window to the next (freenoise); None is a quarter of a window."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,8 @@ def extend(request: Extend) -> int:
             f"--num-frames, or begin with fewer with --given"
         )
     _check(film, made)
+    for plan in plans.values():
+        plan.evaluations(made, film)  # refuses what is no plan for this model
     shape = made.task.video
     rows = []
     for name, plan in plans.items():
@@ -126,8 +129,12 @@ def _made(directory: str, settings) -> Pretrained:
 
 def _check(film: Film, made: Pretrained) -> None:
     """Refuse frames that the model cannot be told."""
-    if film.first is not None:
-        long.whole(range(len(film.first)), space.span(made.model, made.task.video))
+    span = space.span(made.model, made.task.video)
+    if film.first is not None and len(film.first) % span:
+        raise Refusal(
+            f"--given: this model takes {span} frames at once; give a multiple of {span}, got "
+            f"{len(film.first)}"
+        )
 
 
 def _plans(request: Extend) -> dict[str, Plan]:
