@@ -152,10 +152,12 @@ def test_a_late_batch_is_spoken_of_by_what_it_waits_for(caplog):
     began = time.monotonic()
     with caplog.at_level(logging.WARNING):
         next(loader)
-    assert time.monotonic() - began > 1
+    waited = time.monotonic() - began
     said = [record.getMessage() for record in caplog.records]
-    assert 2 <= len(said) <= 4 and all("waiting for data since" in line for line in said)
-    assert said[-1].endswith("for samples sample 7")
+    assert waited > 1 and 2 <= len(said) <= waited / 0.3
+    assert all("waiting for data since" in line for line in said)
+    # one may be said when the sample is there and the batch is not yet
+    assert all(line.endswith("for samples sample 7") for line in said[:2])
     caplog.clear()
     next(loader)
     assert not caplog.records
