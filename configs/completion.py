@@ -16,7 +16,7 @@ Paper: mask conditioning as in Align Your Latents (Blattmann et al. 2023, arXiv:
 3.2), in pixels, with the U-Net of Video Diffusion Models (Ho et al. 2022, arXiv:2204.03458).
 Two CPU cores take 45 minutes, which is not enough for what it should learn: `python
 tests/bench/completion.py runs/completion` says how far it got, and the README has the figures.
-`film_cpu` takes about as long; `film` is meant for one GPU or TPU. Neither was run to its end.
+`film` is meant for one GPU or TPU. Neither it nor `film_cpu` was run yet.
 """
 
 from dataclasses import replace

@@ -6,7 +6,7 @@
 prints a line for each bar with its figure: what captions change, frames predicted and frames in
 between beside copies and blends, the seam of reconstruction guidance beside that of replacement,
 films of four times the frames by every plan, and what longer films cost. With --output it writes
-pictures of what it drew. About ten minutes on two CPU cores.
+pictures of what it drew. Films take the longest.
 """
 
 import argparse
