@@ -97,6 +97,19 @@ def test_a_ramp_that_is_a_function_has_the_length_of_what_is_seen():
     assert jnp.abs(fewer - whole[:, :3]).max() > 1e-3
 
 
+def test_a_scale_or_a_ramp_of_each_video_guides_it_alone():
+    z = video(0)
+    low, high = jnp.linspace(0.0, 2.0, len(z)), jnp.linspace(3.0, 1.0, len(z))
+    scaled = cfg(told, NULL, low[:, None])(z, LEVEL, COND)
+    ramped = cfg(told, NULL, partial(frame_ramp, low, high))(z, LEVEL, COND)
+    for row in range(len(z)):
+        alone = cfg(told, NULL, low[row])(z, LEVEL, COND)[row]
+        np.testing.assert_array_equal(scaled[row], alone)
+        ramp = frame_ramp(float(low[row]), float(high[row]), z.shape[1])
+        close(ramped[row], cfg(told, NULL, ramp)(z, LEVEL, COND)[row])
+    assert jnp.abs(scaled - ramped).max() > 1e-3
+
+
 def test_rescale_brings_back_the_deviation():
     z, axes = video(0), (1, 2, 3, 4)
 

@@ -162,7 +162,7 @@ def test_the_unguided_half_sees_no_picture_but_the_numbers(params, pictures):
 def test_in_windows_guidance_grows_over_each_window():
     """By a denoiser whose answers are known: what stands beside the frames."""
     sampling = FramewiseSampling(min_guidance_scale=1.0, max_guidance_scale=3.0)
-    guided = sampling.guided(lambda z, level, cond: z + cond.concat)
+    guided = sampling.guided(lambda z, level, cond: z + cond.concat, {})
     z, level = jnp.zeros((1, 5, 2, 2, 4)), Level(jnp.float32(1), jnp.float32(1))
     cond = Cond(concat=jnp.ones((1, 5, 2, 2, 4)), vec=jnp.ones((1, 5, 3)))
     got = windowed(guided, 3, 1, FIRST, frames_of)(z, level, cond)

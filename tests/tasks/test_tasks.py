@@ -1,7 +1,7 @@
 """A task's loss and generation agree on what is known, what is hidden and what is asked for."""
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +115,34 @@ def test_a_row_does_not_depend_on_its_neighbours(text_model, sampler):
     both = generate(task, text_model, WITHOUT, ["red", "blue"], None)
     alone = generate(task, text_model, WITHOUT, ["blue"], None, rows=np.array([1], np.int32))
     assert np.abs(both[1].astype(int) - alone[0]).max() <= 1  # one step of rounding
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_rows_with_keys_of_their_own_are_those_that_one_key_draws(text_model, eta):
+    """Row 2 of key 5 beside row 0 of key 9, each as where its key is that of all."""
+    task = tuned(TEXT, {"sampler": DDIM(eta=eta)})
+    arrays = jax.tree.map(jnp.asarray, task.request(WITHOUT, ["red", "blue"], None))
+    arrays["row"], keys = jnp.array([2, 0]), [jax.random.key(5), jax.random.key(9)]
+    draw = jax.jit(lambda arrays, key: task.generate(text_model, arrays, key, around=same))
+    both = draw(arrays, jnp.stack(keys))
+    for row, key in enumerate(keys):
+        np.testing.assert_array_equal(both[row], draw(arrays, key)[row])
+    assert (both != draw(arrays, keys[0])).any()
+
+
+def test_guidance_of_each_row_is_that_of_its_video(text_model):
+    both = tuned(TEXT, {"guidance_scale": 3.0})
+    arrays = jax.tree.map(jnp.asarray, both.request(WITHOUT, ["red", "red"], None))
+    arrays["row"], key = jnp.zeros(2, int), jax.random.key(0)
+    draw = partial(runner(TEXT, text_model), key=key)
+    wanted = [
+        runner(tuned(TEXT, {"guidance_scale": scale}), text_model)(arrays, key)
+        for scale in (3.0, 0.5)
+    ]
+    got = draw({**arrays, "guidance_scale": jnp.array([3.0, 0.5])})
+    for row in (0, 1):
+        assert jnp.abs(got[row].astype(int) - wanted[row][row].astype(int)).max() <= 1
+    assert (got[0] != got[1]).any()
 
 
 def test_guidance_of_one_is_the_model_as_it_is_and_more_is_not(text_model):

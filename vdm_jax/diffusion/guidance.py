@@ -19,18 +19,23 @@ from vdm_jax.diffusion.denoiser import Denoiser
 from vdm_jax.diffusion.level import Level
 
 Video = Float[Array, "b t h w c"]
-Scale: TypeAlias = (
-    float | Float[Array, ""] | Float[Array, " t"] | Callable[[int], Float[Array, " t"]]
-)
-"""One number, one a frame, or what makes one a frame of a number of frames."""
+Scales: TypeAlias = Float[Array, " t"] | Float[Array, "b #t"]
+"""One number a frame, the same in all videos or not; "b 1" is one a video."""
+Scale: TypeAlias = float | Float[Array, ""] | Scales | Callable[[int], Scales]
+"""One number, several, or what makes them of a number of frames."""
 Null: TypeAlias = PyTree | Callable[[PyTree], PyTree]
 
 
 def frame_ramp(
-    min_guidance_scale: float, max_guidance_scale: float, num_frames: int
-) -> Float[Array, " t"]:
-    """A scale that grows evenly from the first frame to the last (Stable Video Diffusion)."""
-    return jnp.linspace(min_guidance_scale, max_guidance_scale, num_frames)
+    min_guidance_scale: float | int | Float[Array, "*b"],
+    max_guidance_scale: float | int | Float[Array, "*b"],
+    num_frames: int,
+) -> Float[Array, "*b t"]:
+    """A scale that grows evenly from the first frame to the last (Stable Video Diffusion).
+
+    Of each video, where the ends are "b".
+    """
+    return jnp.linspace(min_guidance_scale, max_guidance_scale, num_frames, axis=-1)
 
 
 def cfg(
@@ -212,10 +217,10 @@ def _batched(denoise: Denoiser, z: Video, level: Level, conds: list[PyTree]) -> 
     return jnp.split(denoise(jnp.tile(z, (n, 1, 1, 1, 1)), level, cond), n)
 
 
-def _framewise(scale: Scale, z: Video) -> Float[Array, "1 t 1 1 1"]:
-    scale = scale(z.shape[1]) if callable(scale) else scale
-    by_frame = jnp.broadcast_to(jnp.asarray(scale, z.dtype), z.shape[1:2])
-    return by_frame[None, :, None, None, None]
+def _framewise(scale: Scale, z: Video) -> Float[Array, "#b t 1 1 1"]:
+    scale = jnp.asarray(scale(z.shape[1]) if callable(scale) else scale, z.dtype)
+    videos = len(scale) if scale.ndim == 2 else 1
+    return jnp.broadcast_to(scale, (videos, z.shape[1]))[..., None, None, None]
 
 
 def _rescaled(x0: Video, told: Video, share: float) -> Video:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, UInt8
 
 from vdm_jax.core import mesh as meshes
 from vdm_jax.core.refusal import Refusal
+from vdm_jax.sample.asking import Ask, asking_model, asking_task
 from vdm_jax.tasks import denoising, space
 from vdm_jax.tasks.task import (
     Around,
@@ -25,6 +27,9 @@ from vdm_jax.tasks.task import (
     abstract,
     to_bytes,
 )
+
+Drawer = Callable[[nnx.State, Arrays, Sequence[int]], np.ndarray]
+"""Of parameters, the arrays of requests and a seed for each: videos "n t h w c" in -1..1."""
 
 
 class Generator:
@@ -43,12 +48,16 @@ class Generator:
         batch_size: int,
         on_step: Callable[[], object] | None = None,
         around: Around = lambda denoise: denoise,
+        ask: Ask | None = None,
     ):
         """`batch_size` is rounded up to what the mesh can share; `on_step` is called after each
-        evaluation of the denoiser, which is what `around` makes of the task's."""
+        evaluation of the denoiser, which is what `around` makes of the task's. `ask` is asked
+        before each of the network, and before decoding, whether to go on (`sample.asking`)."""
         shards = meshes.batch_shards(mesh)
         self.batch_size = -(-batch_size // shards) * shards
-        self._task, self._model, self._mesh = task, model, mesh
+        self._task = task if ask is None else asking_task(ask, task)
+        self._heard = partial(asking_model, ask) if ask is not None else lambda model: model
+        self._model, self._mesh = model, mesh
         self._graphdef, _ = abstract(model)
         self._around = around if on_step is None else _counted(on_step, around)
         whole = meshes.replicated(mesh)
@@ -62,7 +71,11 @@ class Generator:
 
     def _of_model(self, function: Callable) -> Callable:
         """The function of a model, as one of its parameters."""
-        return lambda params, *arguments: function(nnx.merge(self._graphdef, params), *arguments)
+
+        def run(params: nnx.State, *arguments: Any) -> Array:
+            return function(self._heard(nnx.merge(self._graphdef, params)), *arguments)
+
+        return run
 
     def _generate(self, model: VideoModel, arrays: Arrays, key: Array) -> Array:
         return self._task.generate(model, arrays, key, around=self._around)
@@ -126,16 +139,36 @@ class Generator:
         captions: Sequence[str],
         pictures: Pictures | None,
         *,
-        seed: int,
+        seed: int | Sequence[int],
         given: Mapping[str, np.ndarray],
     ) -> Float[np.ndarray, "n t h w c"]:
         """The same before rounding to bytes, in -1..1.
 
+        seed: one for all; or one for each video, which is then number 0 of a request of its own.
         given: arrays "n ..." of the request that replace what the task would draw by itself, or,
             as "text_embedding", what it would make of the captions, which nobody reads then.
         """
         arrays = self._asked(captions, pictures, given)
-        return self._whole(self.run, params, arrays, len(captions), jax.random.key(seed))
+        if isinstance(seed, int):
+            return self._whole(self.run, params, arrays, len(captions), jax.random.key(seed))
+        return self.signal_of(params, arrays, seed)
+
+    def signal_of(
+        self, params: nnx.State, arrays: Arrays, seeds: Sequence[int]
+    ) -> Float[np.ndarray, "n t h w c"]:
+        """Of the arrays of requests of one video each, the video in -1..1 of its own seed."""
+        return self._whole(self.run, params, _alone(arrays, seeds), len(seeds), _keys(seeds))
+
+    def compiled(self, params: nnx.State, arrays: Arrays, seeds: Sequence[int]) -> Drawer:
+        """`signal_of`, compiled now, for arrays of these shapes and no others."""
+        rows, keys = next(self._placed(_alone(arrays, seeds), len(seeds), _keys(seeds)))
+        with jax.set_mesh(self._mesh):
+            run = self.run.lower(params, rows, keys).compile()
+
+        def draw(params: nnx.State, arrays: Arrays, seeds: Sequence[int]) -> np.ndarray:
+            return self._whole(run, params, _alone(arrays, seeds), len(seeds), _keys(seeds))
+
+        return draw
 
     def draw(
         self,
@@ -219,18 +252,34 @@ class Generator:
         return np.concatenate(videos)[:count]
 
     def _batches(self, params, arrays, count, key, run):
+        for rows, keys in self._placed(arrays, count, key):
+            with jax.set_mesh(self._mesh):
+                yield run(params, rows, keys)
+
+    def _placed(self, arrays, count, key):
+        """Each batch on the mesh: its rows, and the key or those of the rows."""
         arrays = {"row": np.arange(count, dtype=np.int32), **arrays}
         for start in range(0, count, self.batch_size):
-            rows = _rows(arrays, start, self.batch_size)
-            with jax.set_mesh(self._mesh):
-                yield run(params, meshes.put_whole_batch(rows, self._mesh), key)
+            index = np.minimum(np.arange(start, start + self.batch_size), count - 1)
+            rows = {name: values[index] for name, values in arrays.items()}
+            placed = meshes.put_whole_batch(rows, self._mesh)
+            yield placed, key if key.ndim == 0 else self._placed_keys(key, index)
+
+    def _placed_keys(self, keys: Array, index: np.ndarray) -> Array:
+        data = {"key": np.asarray(jax.random.key_data(keys))[index]}
+        placed = meshes.put_whole_batch(data, self._mesh)["key"]
+        return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(keys))
 
 
-def _rows(arrays: Arrays, start: int, size: int) -> Arrays:
-    """Rows [start, start + size) of each array, the last one repeated where they run out."""
-    total = len(arrays["row"])
-    index = np.minimum(np.arange(start, start + size), total - 1)
-    return {name: rows[index] for name, rows in arrays.items()}
+def _alone(arrays: Arrays, seeds: Sequence[int]) -> Arrays:
+    """Each row as the first of a request of its own."""
+    return {**arrays, "row": np.zeros(len(seeds), np.int32)}
+
+
+def _keys(seeds: Sequence[int]) -> Array:
+    keys = [jax.random.key(seed) for seed in seeds]
+    data = np.stack([np.asarray(jax.random.key_data(key)) for key in keys])
+    return jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(keys[0]))
 
 
 def _counted(on_step: Callable[[], object], change: Around) -> Around:

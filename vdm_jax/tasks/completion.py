@@ -213,18 +213,18 @@ class Completion:
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
         """KNOWN of `arrays` says which frames are known, GIVEN or "video" what they are."""
-        keys, eps_key = denoising.Walk(*jax.random.split(key)), jax.random.fold_in(key, 1)
+        keys, eps_key = denoising.Walk(*denoising.split(key)), denoising.folded(key, 1)
         known, rows = arrays[KNOWN], arrays["row"]
         x0 = self._there(model, arrays)
         cond = self._told(model, arrays, x0, known, *self._noise_drawn(eps_key, rows, x0))
-        denoise = imputation(around(self._guided(self.answer(model))), known, x0)
+        denoise = imputation(around(self._guided(self.answer(model), arrays)), known, x0)
         drawn = denoising.walk(self, model, denoise, arrays, cond, keys)
         return _imputed(drawn, known, x0)
 
-    def _guided(self, denoise: Denoiser) -> Denoiser:
+    def _guided(self, denoise: Denoiser, arrays: Arrays) -> Denoiser:
         """Compared with its answer without what is known, and without the caption either."""
-        scales = self.sampling.context_scale, self.sampling.guidance_scale
-        if scales == (1.0, 1.0):
+        scales = self.sampling.context_scale, denoising.guidance_scale(self.sampling, arrays)
+        if denoising.GUIDANCE not in arrays and scales == (1.0, 1.0):
             return denoise
         return two_stream(
             denoise,

@@ -33,6 +33,9 @@ KNOWN = "known"
 GIVEN = "given"
 """The name of the known frames themselves, in the space that the network works in."""
 
+GUIDANCE = "guidance_scale"
+"""The name, in the arrays of a request, of the guidance scale of each video: "b"."""
+
 EMBEDDED = "text_embedding"
 """The name, in samples and in the arrays of a task, of captions that were embedded before: by the
 model's own text encoder (`data.latents`), or by anything that its network was trained on."""
@@ -114,7 +117,7 @@ def walk(
     """Clean videos from unit noise, in the space that the network works in.
 
     "row" of `arrays` numbers the videos; NOISE, where there, is the noise that is walked from.
-    The frames of `known` (values, which) stand clean throughout.
+    The frames of `known` (values, which) stand clean throughout. Keys are one, or one a video.
     """
     rows = arrays["row"]
     levels = task.process.schedule.ladder(task.sampling.num_steps)
@@ -173,16 +176,44 @@ def noise(
     return given
 
 
-def guided(denoise: Denoiser, cond: Cond, sampling: Sampling) -> Denoiser:
-    """`denoise`, compared with its answer where the caption is hidden; the rest stays in both."""
+def guided(denoise: Denoiser, cond: Cond, sampling: Sampling, arrays: Arrays) -> Denoiser:
+    """`denoise`, compared with its answer where the caption is hidden; the rest stays in both.
+
+    As hard as `guidance_scale` says.
+    """
     if not cond.tokens:
         return denoise
-    return cfg(denoise, lambda cond: null(cond, ("tokens",)), sampling.guidance_scale)
+    scale = guidance_scale(sampling, arrays)
+    return cfg(denoise, lambda cond: null(cond, ("tokens",)), scale)
+
+
+def guidance_scale(sampling: Sampling, arrays: Arrays) -> float | Float[Array, "b 1"]:
+    """That of each video, where `arrays` hold GUIDANCE, else that of the sampling for all."""
+    return arrays[GUIDANCE][:, None] if GUIDANCE in arrays else sampling.guidance_scale
+
+
+def split(key: Array, count: int = 2) -> tuple[Array, ...]:
+    """`count` keys of one, or of one a video: each is "b" then."""
+    if key.ndim == 0:
+        return tuple(jax.random.split(key, count))
+    return tuple(jax.vmap(partial(jax.random.split, num=count), out_axes=1)(key))
+
+
+def folded(key: Array, number: int) -> Array:
+    """A further key of one, or of one a video."""
+    if key.ndim == 0:
+        return jax.random.fold_in(key, number)
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(key)
 
 
 def row_keys(key: Array, rows: Int[Array, " b"]) -> Array:
-    """A key for each row, by its number: what is drawn does not depend on its neighbours."""
-    return jax.vmap(partial(jax.random.fold_in, key))(rows)
+    """A key for each row, by its number: what is drawn does not depend on its neighbours.
+
+    key: one for all rows, or one for each.
+    """
+    if key.ndim == 0:
+        return jax.vmap(partial(jax.random.fold_in, key))(rows)
+    return jax.vmap(jax.random.fold_in)(key, rows)
 
 
 def check_chances(**chances: float) -> None:

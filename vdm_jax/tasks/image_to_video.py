@@ -127,10 +127,10 @@ class ImageToVideo:
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
         """Guidance hides the caption only: the picture stays in both of its branches."""
-        cond, keys = self.condition(model, arrays), denoising.Walk(*jax.random.split(key))
+        cond, keys = self.condition(model, arrays), denoising.Walk(*denoising.split(key))
         assert cond.concat is not None
         known = cond.concat[..., :3], self.known(cond)
-        denoise = denoising.guided(self.answer(model), cond, self.sampling)
+        denoise = denoising.guided(self.answer(model), cond, self.sampling, arrays)
         return denoising.walk(self, model, around(denoise), arrays, cond, keys, known=known)
 
     def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b T H W 3"]:

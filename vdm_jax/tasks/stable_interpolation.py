@@ -145,8 +145,8 @@ class StableInterpolation:
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
         """Guidance hides the caption; the given frames and the numbers stay in both branches."""
-        cond, keys = self.condition(model, arrays), denoising.Walk(*jax.random.split(key))
-        denoise = denoising.guided(self.answer(model), cond, self.sampling)
+        cond, keys = self.condition(model, arrays), denoising.Walk(*denoising.split(key))
+        denoise = denoising.guided(self.answer(model), cond, self.sampling, arrays)
         return denoising.walk(self, model, around(denoise), arrays, cond, keys)
 
     def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b T H W 3"]:

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -112,8 +111,8 @@ class StableText:
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
         """Guidance hides the caption; numbers are told to both of its branches."""
-        cond, keys = self.condition(model, arrays), denoising.Walk(*jax.random.split(key))
-        denoise = denoising.guided(self.answer(model), cond, self.sampling)
+        cond, keys = self.condition(model, arrays), denoising.Walk(*denoising.split(key))
+        denoise = denoising.guided(self.answer(model), cond, self.sampling, arrays)
         return denoising.walk(self, model, around(denoise), arrays, cond, keys)
 
     def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b T H W 3"]:

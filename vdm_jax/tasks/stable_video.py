@@ -43,6 +43,9 @@ from vdm_jax.tasks.task import (
     VideoShape,
 )
 
+GUIDANCE = ("min_guidance_scale", "max_guidance_scale")
+"""The names, in the arrays of a request, of the guidance scales of each video: "b"."""
+
 
 @dataclass(frozen=True)
 class FramewiseSampling:
@@ -61,14 +64,18 @@ class FramewiseSampling:
         if not all(0 <= scale < float("inf") for scale in scales):
             raise Refusal(f"guidance scales must be finite and not below 0, got {scales}")
 
-    def guided(self, denoise: Denoiser) -> Denoiser:
+    def guided(self, denoise: Denoiser, arrays: Arrays) -> Denoiser:
         """`denoise`, compared with its answer where the picture is unknown.
 
         The first frame is that of what the denoiser sees: of a window, where it sees windows.
+        arrays: may hold both of `GUIDANCE`, of each video.
         """
-        if self.min_guidance_scale == self.max_guidance_scale == 1:
+        if all(name in arrays for name in GUIDANCE):
+            ramp = partial(frame_ramp, *(arrays[name] for name in GUIDANCE))
+        elif self.min_guidance_scale == self.max_guidance_scale == 1:
             return denoise
-        ramp = partial(frame_ramp, self.min_guidance_scale, self.max_guidance_scale)
+        else:
+            ramp = partial(frame_ramp, self.min_guidance_scale, self.max_guidance_scale)
         return cfg(denoise, lambda cond: null(cond, SVD_NULL_PORTS), ramp)
 
 
@@ -183,11 +190,11 @@ class StableVideo:
     def draw(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
-        start_key, walk_key, picture_key = jax.random.split(key, 3)
+        start_key, walk_key, picture_key = denoising.split(key, 3)
         rows, size = arrays["row"], arrays["picture"].shape[1:]
         pictures = denoising.noise(arrays, "image_noise", picture_key, rows, size)
         cond = self.condition(model, {**arrays, "image_noise": pictures})
-        denoise = self.sampling.guided(self.answer(model))
+        denoise = self.sampling.guided(self.answer(model), arrays)
         keys = denoising.Walk(start_key, walk_key)
         return denoising.walk(self, model, around(denoise), arrays, cond, keys)
 

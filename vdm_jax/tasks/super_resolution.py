@@ -161,11 +161,11 @@ class SuperResolution:
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
         """Guidance hides the caption; the small video stays in both branches."""
-        start_key, walk_key, eps_key = jax.random.split(key, 3)
+        start_key, walk_key, eps_key = denoising.split(key, 3)
         x = space.encode(model, arrays[ENLARGED])
         eps = denoising.noise({}, "", eps_key, arrays["row"], x.shape[1:])
         cond = self._told(model, arrays, x, jnp.full((1, 1), self.noise_aug), eps)
-        denoise = denoising.guided(self.answer(model), cond, self.sampling)
+        denoise = denoising.guided(self.answer(model), cond, self.sampling, arrays)
         keys = denoising.Walk(start_key, walk_key)
         return denoising.walk(self, model, around(denoise), arrays, cond, keys)
 

@@ -188,7 +188,10 @@ class Task(Protocol):
     def generate(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
-        """One video in -1..1 for each row, which depends on its "row" number and `key` alone."""
+        """One video in -1..1 for each row, which depends on its "row" number and its key alone.
+
+        key: one for all rows, or "b", one for each.
+        """
         ...
 
 

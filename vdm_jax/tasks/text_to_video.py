@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 from jaxtyping import Array, Float
 
 from vdm_jax.core.refusal import Refusal
@@ -90,8 +89,8 @@ class TextToVideo:
     def draw(
         self, model: VideoModel, arrays: Arrays, key: Array, *, around: Around
     ) -> Float[Array, "b t h w c"]:
-        cond, keys = self.condition(model, arrays), denoising.Walk(*jax.random.split(key))
-        denoise = denoising.guided(self.answer(model), cond, self.sampling)
+        cond, keys = self.condition(model, arrays), denoising.Walk(*denoising.split(key))
+        denoise = denoising.guided(self.answer(model), cond, self.sampling, arrays)
         return denoising.walk(self, model, around(denoise), arrays, cond, keys)
 
     def decode(self, model: VideoModel, x0: Float[Array, "b t h w c"]) -> Float[Array, "b T H W 3"]:
