@@ -23,6 +23,7 @@ from vdm_jax.core.sniff import reason
 STILL_FORMATS = ("PNG", "JPEG", "WEBP")
 FOLDER_FPS = 24.0  # of a picture folder that does not say
 _NUMBERED = re.compile(r"\d+\.png")
+STRIP = 64  # rows of a reduced picture that are made at once
 _DEFAULT_MS = 100  # what browsers show a frame for whose duration is 0
 
 
@@ -37,6 +38,17 @@ def read_image(
     source = path if isinstance(path, bytes) else Path(path)
     with _opened(source, STILL_FORMATS, limits or Limits()) as image:
         return _rgb(ImageOps.exif_transpose(image))
+
+
+def read_reduced(
+    path: str | os.PathLike | bytes, limits: Limits, pixels: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """`read_image` of about `pixels` pixels at most: a larger picture is reduced by a whole factor.
+
+    It is converted in strips, so that little more memory is taken than its own decoded pixels.
+    """
+    source = path if isinstance(path, bytes) else Path(path)
+    return _rgb(_small(source, limits, pixels))  # by now the large one is gone
 
 
 def read_animation(
@@ -149,6 +161,34 @@ def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
         white = Image.new("RGBA", rgba.size, "white")
         return np.array(Image.alpha_composite(white, rgba).convert("RGB"))
     return np.array(image.convert("RGB"))
+
+
+def _small(source: Path | bytes, limits: Limits, pixels: int) -> Image.Image:
+    """A picture of its own, upright; the larger is decoded at a lower scale where it can be."""
+
+    def factor() -> int:
+        return math.ceil(math.sqrt(image.width * image.height / pixels))
+
+    with _opened(source, STILL_FORMATS, limits) as image:
+        if (least := factor()) > 1:
+            image.draft(None, (image.width // least, image.height // least))
+        small = _reduced(image, factor()) if factor() > 1 else ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(small, in_place=True)
+        return small
+
+
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    """RGB; the fields that say how it is turned come along."""
+    width, height = (max(1, side // factor) for side in image.size)
+    small = Image.new("RGB", (width, height))
+    rows = factor * STRIP
+    for top in range(0, height * factor, rows):
+        bottom = min(top + rows, max(height * factor, 1), image.height)
+        strip = Image.fromarray(_rgb(image.crop((0, top, image.width, bottom))))
+        small.paste(strip.reduce((min(factor, image.width), min(factor, image.height))),
+                    (0, top // factor))  # fmt: skip
+    small.info = {name: value for name, value in image.info.items() if name != "transparency"}
+    return small
 
 
 def _stated_rate(image: Image.Image) -> float:
