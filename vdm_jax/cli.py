@@ -10,6 +10,7 @@ VERBS = {
     "sample": "make a video with a trained model: vdm sample --model runs/quickstart",
     "evaluate": "say how good videos are: vdm evaluate --model runs/quickstart --real videos",
     "convert": "bring weights here, or take them back: vdm convert --from PATH --output DIR",
+    "serve": "videos over HTTP: vdm serve --model runs/quickstart",
     "curate": "make training clips of raw videos: vdm curate --input videos --output data/clips",
 }
 

@@ -1,0 +1,1 @@
+"""What the verb does from the shell."""
