@@ -76,12 +76,44 @@ def test_what_keys_refuses(capsys, data, args, words):
         (["--model", "TINY", "--database", "mysql://a/b"], "use postgresql://"),
         (["--model", "TINY", "--host", "0.0.0.0"], "there is no key yet"),
         (["--model", "TINY", "--quota.concurrent-videos", "0"], "at least 1"),
+        (["--model", "a=nowhere", "--model", "TINY"], "a: nowhere holds no config.json"),
+        (["--model", "TINY", "--bounds.attempts", "0"], "attempts must be above 0"),
+        (["--model", "TINY", "--workers", "3"], "must be 1 or 0"),
     ],
 )
 def test_what_a_server_refuses(tiny, data, args, words):
     args = [str(tiny) if each == "TINY" else each for each in args]
     with pytest.raises(Refusal, match=words):
         serve([*args, "--data", data])
+
+
+def test_a_folder_of_another_store_is_not_taken_for_leftovers(tiny, data, tmp_path, capsys):
+    """Nor are its videos swept away."""
+    made(capsys, data)
+    kept = tmp_path / "served" / "videos" / "ab" / f"video_{'ab' * 16}"
+    kept.mkdir(parents=True)
+    (tmp_path / "served" / "jobs.sqlite").unlink()
+    for left in ("jobs.sqlite-wal", "jobs.sqlite-shm"):
+        (tmp_path / "served" / left).unlink(missing_ok=True)
+    with pytest.raises(Refusal, match="belong to another job store"):
+        serve(["--model", str(tiny), "--data", data])
+    (tmp_path / "served" / "store").unlink()
+    with pytest.raises(Refusal, match="belong to another job store"):
+        serve(["--model", str(tiny), "--data", data])
+    assert kept.is_dir()
+
+
+def test_a_worker_of_its_own_needs_the_servers_store(tiny, data, capsys, monkeypatch):
+    monkeypatch.delenv("VDM_DATABASE", raising=False)
+    made(capsys, data)
+    with pytest.raises(Refusal, match="PostgreSQL store"):
+        serve(["worker", "--model", str(tiny), "--data", data])
+
+
+def test_a_key_that_has_ended_is_not_rotated(capsys, data):
+    first = KEY.fullmatch(made(capsys, data, "--days", "1e-9"))[1]
+    with pytest.raises(Refusal, match="has ended"):
+        serve(["keys", "rotate", "--data", data, "--key", first])
 
 
 def test_a_port_that_is_taken(tiny, data):
@@ -141,8 +173,14 @@ def test_a_server_without_a_key_answers_this_machine(tiny, tmp_path):
         assert server.call("GET", "/v1/videos", headers=elsewhere)[0] == 403
         crossed = {"Origin": "https://evil.example"}
         assert server.call("POST", "/v1/videos", {"prompt": "a"}, headers=crossed)[0] == 403
+        forwarded = {"X-Forwarded-For": "203.0.113.9"}
+        assert server.call("GET", "/v1/videos", headers=forwarded)[0] == 403
+        before = [video["id"] for video in server.get("/v1/videos")["data"]]
         key = server.keys("create", "--name", "first")
         server.until(lambda: server.call("GET", "/v1/videos")[0] == 401, 5)
-        assert server.call("GET", "/v1/videos", key=key)[0] == 200
+        of_first = server.get("/v1/videos", key=key)["data"]
+        assert before and [video["id"] for video in of_first] == before
+        second = server.keys("create", "--name", "second")
+        assert server.get("/v1/videos", key=second)["data"] == []
     finally:
         assert server.stop() == 0

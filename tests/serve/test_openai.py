@@ -179,6 +179,17 @@ def test_the_clients_own_retry_of_a_lost_answer_makes_no_second_video(client):
     assert client.videos.create(prompt="a lost answer").id != first.id
 
 
+def test_the_clients_retry_of_what_was_refused_is_a_video_of_its_own(served):
+    """Five of one prompt, at a rate that refuses some for a moment."""
+    key = served.keys("create", "--name", "hasty", "--requests-per-minute", "30")
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key=key, max_retries=4) as client:
+        made = [client.videos.create(prompt="the same") for _ in range(9)]
+        assert len({video.id for video in made}) == 9
+    said = (served.data / "audit.log").read_text().splitlines()
+    mine = [json.loads(line) for line in said if f'"key": "{key.split("_")[1]}"' in line]
+    assert 429 in [line["status"] for line in mine]
+
+
 def test_over_bare_http(served):
     """The wire itself, should the client lose its resource one day."""
     boundary = "x1y2z3"

@@ -1,7 +1,7 @@
 """What a server is told: its models, where it keeps things, and how much it gives to whom."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from vdm_jax.core.refusal import Refusal
@@ -56,6 +56,12 @@ class Bounds:
     attempts: int = 3
     """How often a video is begun whose drawing took the worker down, until it is given up."""
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not value > 0:
+                raise Refusal(f"{field.name} must be above 0, got {value}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
@@ -97,8 +103,8 @@ class ServeConfig:
             )
         if not 0 <= self.port < 65536:
             raise Refusal(f"--port {self.port}: ports are 0 to 65535")
-        if self.workers < 0 or self.batch_size < 1:
-            raise Refusal("--workers must be at least 0 and --batch-size at least 1")
+        if self.workers not in (0, 1) or self.batch_size < 1:
+            raise Refusal("--workers must be 1 or 0, and --batch-size at least 1")
         if self.dtype not in ("", "float32", "bfloat16"):
             raise Refusal(f"--dtype {self.dtype}: float32 or bfloat16")
         if not self.lease >= 5 or not self.grace > 0:

@@ -104,6 +104,7 @@ def build(service: Service, audit: Audit) -> Any:
         audit=audit,
         ancestors=ancestors if in_colab else "'none'",
         stopping=service.stopping,
+        refused=service.refused,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from vdm_jax.serve.api.errors import AWAY, ApiError, away, fault
 from vdm_jax.serve.api.metrics import Metrics
+from vdm_jax.serve.api.refused import Refused
 
 LOG = logging.getLogger("vdm_jax.serve")
 AUDIT_BYTES, AUDIT_FILES = 10_000_000, 5
@@ -56,8 +57,10 @@ class Envelope:
         audit: Audit,
         ancestors: str,
         stopping: Callable[[], bool],
+        refused: Refused,
     ) -> None:
         self._app, self._metrics, self._audit, self._stopping = app, metrics, audit, stopping
+        self._refused = refused
         policy = {"ancestors": ancestors}
         self._headers = [
             (name.encode(), value.format(**policy).encode()) for name, value in HEADERS.items()
@@ -105,8 +108,10 @@ class Envelope:
     def _count(self, scope: Any, status: int, seconds: float, number: str) -> None:
         route = getattr(scope.get("route"), "path", "none")
         self._metrics.request(scope["method"], route, status, seconds)
+        caller = scope.get("state", {}).get("caller")
+        if scope["method"] == "POST" and caller is not None:
+            self._refused.note(caller.owner, status)
         if scope["method"] in CHANGING or status in (401, 403):
-            caller = scope.get("state", {}).get("caller")
             self._audit.write(
                 request=number,
                 key=None if caller is None else caller.key or "none",

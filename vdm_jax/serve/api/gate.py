@@ -21,6 +21,7 @@ from vdm_jax.serve.config import Bounds, Quota
 from vdm_jax.serve.store.keys import LOCAL, SCOPES, Caller, Keys
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 BURST = 0.25  # of a minute's requests, taken at once
 FAILURES = 30  # keys that are none, from one address in a minute
 REMEMBERED = 10_000  # addresses and keys whose rate is known
@@ -119,6 +120,10 @@ class Gate:
                 "without a key only this machine is answered; create one (serve keys create), or "
                 "name this host with --allowed-hosts",
             )  # fmt: skip
+        if not self._hosts and any(name in headers for name in FORWARDED):
+            raise ApiError(
+                403, "host_not_allowed", "without a key no proxy is answered; create one"
+            )
         origins = [each.partition("://")[2] for each in headers.getlist("origin")]
         foreign = [o for o in origins if o != names[0] and not _among(o, self._hosts)]
         site = headers.get("sec-fetch-site", "same-origin")

@@ -5,7 +5,6 @@ import os
 import re
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from vdm_jax.serve.api import body, wire
 from vdm_jax.serve.api.errors import ApiError, absent, invalid
 from vdm_jax.serve.api.pictures import FIELD, Pictures
 from vdm_jax.serve.api.queue import Queue
+from vdm_jax.serve.api.refused import Refused
 from vdm_jax.serve.config import ServeConfig
 from vdm_jax.serve.shape import Shape
 from vdm_jax.serve.store import files, jobs
@@ -30,7 +30,6 @@ from vdm_jax.serve.store.workers import FAILED, Workers
 FRESH = 0.5  # seconds that what is known of the models may be old
 IMAGE_SECONDS = 600.0  # that a request for pictures waits
 IDEMPOTENCY = re.compile(r"[\x20-\x7e]{1,255}")
-TURNED_AWAY = 1000  # requests that were not taken, and may be sent again
 STATUS = {"idempotency": 422}
 
 
@@ -48,7 +47,7 @@ class Service:
         self._lock, self._seen = threading.Lock(), 0.0
         self._served: dict[str, tuple[wire.Model, Any]] = {}
         self._alive: list[Any] = []
-        self._turned_away: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self.refused = Refused()
 
     def close(self) -> None:
         self._pictures.close()
@@ -66,7 +65,7 @@ class Service:
             digest = body.digest(fields, "create")
             content = fields.pop(FIELD, None)
             asked = wire.parsed(wire.Create, fields)
-            model = self._model(asked.model)
+            model = await run_in_threadpool(self._model, asked.model)
             if model.kind == "text-to-image":
                 raise invalid("this model makes pictures; see /v1/images/generations", "model")
             resolved = model.resolved(asked, picture=content is not None)
@@ -80,7 +79,7 @@ class Service:
         async with body.read(request, most, self._room) as fields:
             digest = body.digest(fields, f"remix {video}")
             asked = wire.parsed(wire.Remix, fields)
-        model = self._model(source.model)
+        model = await run_in_threadpool(self._model, source.model)
         before = dict(source.asked)
         if not model.facts["takes_prompt"]:
             before.pop("seed")  # with it, nothing would differ
@@ -143,7 +142,7 @@ class Service:
         async with body.read(request, 1 << 20, self._room) as fields:
             digest = body.digest(fields, "image")
             asked = wire.parsed(wire.CreateImage, fields)
-        model = self._model(asked.model, kind="text-to-image")
+        model = await run_in_threadpool(self._model, asked.model, "text-to-image")
         if asked.response_format != "b64_json":
             raise invalid("response_format must be b64_json", "response_format")
         if asked.size == "auto":
@@ -218,7 +217,8 @@ class Service:
         served, _ = self._look()
         rows = [row for row in served.values() if kind is None or row[0].kind == kind]
         if not served:
-            raise ApiError(503, "starting", "the server is starting", wait=2)
+            why = self.unready() or "the server is starting"
+            raise ApiError(503, "not_ready", why, wait=2)
         if not rows:
             raise invalid("no model of this server makes pictures of prompts", "model")
         chosen = next((row for row in rows if name is None or row[0].name == name), None)
@@ -289,8 +289,7 @@ class Service:
         self, request: Request, new: New, caller: Caller, picture: bytes | None
     ) -> dict[str, Any]:
         """Store a job, its picture first. Raises ApiError where it is not taken."""
-        turned = (new.owner, new.body)
-        if new.retry and self._turned_away.pop(turned, 0):
+        if new.retry and self.refused.take(new.owner):
             new = replace(new, retry=0)  # what it repeats was not taken
         job, new = self.jobs.new_id(), replace(new, reference=picture is not None)
         try:
@@ -299,9 +298,6 @@ class Service:
             row, fresh = self.jobs.add(new, job, caller.quota)
         except Denied as denied:
             self.files.remove(job)
-            self._turned_away[turned] = 1
-            while len(self._turned_away) > TURNED_AWAY:
-                self._turned_away.popitem(last=False)
             status = STATUS.get(denied.code, 429)
             raise ApiError(status, denied.code, str(denied), wait=denied.wait) from None
         except OSError as fault:

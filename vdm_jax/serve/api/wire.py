@@ -45,7 +45,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     num_frames: int | None = Field(None, ge=1, le=100_000)
-    fps: float | None = Field(None, ge=0.1, le=240)
+    fps: float | None = Field(None, ge=1, le=240)
     seed: int | None = Field(None, ge=0, lt=SEEDS)
     num_inference_steps: int | None = Field(None, ge=1, le=10_000)
     guidance_scale: float | None = None

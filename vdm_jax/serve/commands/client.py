@@ -23,6 +23,8 @@ PROG = "python -m vdm_jax.serve client"
 KEY = "VDM_API_KEY"
 TRIES = 5  # of a request that a server cannot take for the moment
 PATIENCE = 60.0  # seconds for one answer
+LARGEST = 7_000_000  # bytes of a picture, which is sent within JSON
+LONGEST = 120.0  # seconds that are waited for a server that is full
 KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 SUFFIXES = {"video": ".mp4", "thumbnail": ".webp", "spritesheet": ".jpg"}
 
@@ -127,10 +129,11 @@ class Server:
                 with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                     return answer.read()
             except urllib.error.HTTPError as error:
-                wait, words = error.headers.get("retry-after", "1"), _words(error)
-                if error.code not in (429, 503) or not left:
+                told, words = error.headers.get("retry-after", "1"), _words(error)
+                wait = int(told) if told.isdecimal() else 1
+                if error.code not in (429, 503) or not left or wait > LONGEST:
                     raise Refusal(f"{self._url}: {words}") from None
-                time.sleep(min(30, int(wait)) if wait.isdecimal() else 1)
+                time.sleep(min(30, wait))
             except (urllib.error.URLError, OSError) as error:
                 if not left:
                     why = getattr(error, "reason", error)
@@ -152,6 +155,8 @@ def _picture(path: Path) -> str:
     kind = KINDS.get(path.suffix.lower())
     if kind is None or not path.is_file():
         raise Refusal(f"--image {path}: is no file that ends in {', '.join(KINDS)}")
+    if path.stat().st_size > LARGEST:
+        raise Refusal(f"--image {path}: has more than {LARGEST / 1e6:g} MB; make it smaller")
     return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 

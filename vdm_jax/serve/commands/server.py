@@ -16,7 +16,7 @@ from types import FrameType
 import sqlalchemy as sa
 
 from vdm_jax.core import config as configs
-from vdm_jax.core import folders
+from vdm_jax.core import folders, options
 from vdm_jax.core.refusal import Refusal, Unavailable
 from vdm_jax.serve.api import memory
 from vdm_jax.serve.api.app import build
@@ -37,7 +37,9 @@ PASSED = "data", "batch_size", "dtype", "grace", "lease"
 
 
 def main(args: Sequence[str]) -> int:
-    config = configs.override(ServeConfig(), args, prog=PROG)
+    _, _, rest, lists = options.own(args, (), (), ("--model",))
+    named = ServeConfig(model=tuple(lists["--model"]))
+    config = configs.override(named, rest, prog=PROG)
     config.check()
     data = Path(config.data)
     try:
@@ -50,6 +52,7 @@ def main(args: Sequence[str]) -> int:
             f"--data {data}: another server uses it, or it is not to be had"
         ) from refusal
     with ExitStack() as closing:
+        closing.callback(os.umask, os.umask(0o077))  # prompts and pictures are nobody else's
         closing.callback(lock.close)
         for handler in _log_into(data):
             closing.callback(handler.close)
@@ -157,7 +160,7 @@ def _asked_to_stop() -> threading.Event:
 
 def _tidy(service: Service, config: ServeConfig) -> None:
     """Take out what is past its time, and give away what silent workers were drawing."""
-    swept = 0.0
+    swept = time.monotonic()
     while True:
         try:
             for worker in service.workers.gone(config.lease):

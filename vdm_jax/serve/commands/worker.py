@@ -21,8 +21,8 @@ PROG = "python -m vdm_jax.serve worker"
 
 def main(args: Sequence[str]) -> int:
     """Exit code 0 after a stop that was asked for."""
-    values, _, rest, _ = options.own(args, ("--slot",), ())
-    config = configs.override(ServeConfig(), rest, prog=PROG)
+    values, _, rest, lists = options.own(args, ("--slot",), (), ("--model",))
+    config = configs.override(ServeConfig(model=tuple(lists["--model"])), rest, prog=PROG)
     config.check()
     data = Path(config.data)
     if not data.is_dir():
@@ -30,6 +30,11 @@ def main(args: Sequence[str]) -> int:
     slot = values.get("--slot")
     if slot is not None and not slot.isdecimal():
         raise Refusal(f"--slot {slot}: is no number")
+    if slot is None and not (config.database or os.environ.get(schema.ADDRESS)):
+        raise Refusal(
+            "a worker of its own needs the server's PostgreSQL store: --database, or the "
+            f"environment's {schema.ADDRESS}"
+        )
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((data / "compiled").absolute()))
     _begin_log()
     parent = None if slot is None else Parent()

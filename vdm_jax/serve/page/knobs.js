@@ -7,7 +7,7 @@ const KNOBS = [
     low: 1, high: 64, limit: "max_num_frames", multiple: "multiple_of_frames",
     step: 1, whole: true },
   { name: "fps", label: "Frames per second", help: "How fast they are played.",
-    low: 1, high: 30, limit: "max_fps", step: 1 },
+    low: 1, high: 30, step: 1 },
   { name: "num_inference_steps", label: "Steps",
     help: "More steps take longer and bring out finer detail.",
     low: 1, high: 100, limit: "max_num_inference_steps", step: 1, whole: true },

@@ -24,7 +24,7 @@ from vdm_jax.serve.store.schema import KEYS, Database
 SCOPES = ("videos:read", "videos:write", "metrics")
 DEFAULT = ("videos:read", "videos:write")
 LOCAL = "local"
-"""The owner of what is made while there is no key."""
+"""The owner of what is made while there is no key, and of the first key."""
 SECRET = "secret"
 OWN = 0o700  # of a server's folder: prompts and pictures are nobody else's
 _KEY = re.compile(r"vdm_([0-9a-f]{16})_([0-9a-f]{64})")
@@ -71,13 +71,16 @@ class Keys:
         given = {n: v for n, v in quota.items() if v is not None}
         Quota(**given)  # refuses what cannot be
         expires = None if days is None else time.time() + 86400 * days
-        return self._add(None, name, ",".join(sorted(set(scopes))), expires, given)
+        owner = None if self.any() else LOCAL  # what was made before there was a key is the first's
+        return self._add(owner, name, ",".join(sorted(set(scopes))), expires, given)
 
     def rotate(self, key: str, hours: float) -> str:
         """A new secret with the rights and the videos of key `key`, which ends in `hours`."""
         row = self._row(key)
         if row.revoked is not None:
             raise Refusal(f"key {key} is revoked; create another")
+        if row.expires is not None and row.expires <= time.time():
+            raise Refusal(f"key {key} has ended; create another")
         fresh = self._add(row.owner, row.name, row.scopes, row.expires, row.quota)
         ends = time.time() + 3600 * hours
         with self._database.writing() as connection:

@@ -1,6 +1,7 @@
 """The tables, and a connection to the database that holds them: SQLite, or PostgreSQL."""
 
 import os
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 from vdm_jax.core.refusal import Refusal, Unavailable
 
 PATIENCE = 20  # seconds that a transaction waits for another
+MARK = "store"  # the file that says to which store a folder belongs
 ADDRESS = "VDM_DATABASE"  # of the environment
 GATE_LOCK = 0x76646D  # a number that this program's processes lock by
 TABLES = sa.MetaData()
@@ -113,7 +115,12 @@ PROGRAMS = sa.Table(
     sa.Column("drawing", Real),  # seconds a video
     sa.Column("used", Real, nullable=False),
 )
-GATE = sa.Table("gate", TABLES, sa.Column("id", Int, primary_key=True))
+GATE = sa.Table(
+    "gate",
+    TABLES,
+    sa.Column("id", Int, primary_key=True),
+    sa.Column("identity", Text, nullable=False),  # of this store, which its folder names too
+)
 
 
 class Database:
@@ -158,7 +165,8 @@ class Database:
 def opened(data: Path, address: str) -> Database:
     """The database at `address`, or the SQLite file in `data`, with its tables made.
 
-    Raises Refusal for an address of another kind, Unavailable where it cannot be reached.
+    Raises Refusal for an address of another kind and for a folder whose videos another database
+    knows, Unavailable where it cannot be reached.
     """
     address = address or os.environ.get(ADDRESS, "")
     database = Database(_postgresql(address) if address else _sqlite(data / "jobs.sqlite"))
@@ -168,11 +176,34 @@ def opened(data: Path, address: str) -> Database:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(GATE_LOCK)))
             TABLES.create_all(connection)
             if connection.execute(sa.select(GATE.c.id)).first() is None:
-                connection.execute(sa.insert(GATE).values(id=1))
+                new = {"id": 1, "identity": secrets.token_hex(16)}
+                connection.execute(sa.insert(GATE).values(new))
+            identity = str(connection.scalar(sa.select(GATE.c.identity)))
     except sa.exc.SQLAlchemyError as error:
         what = " ".join(str(getattr(error, "orig", error)).split())
         raise Unavailable(f"the job store cannot be opened: {what}") from None
+    try:
+        _check_belongs(data, identity)
+    except Refusal:
+        database.close()
+        raise
     return database
+
+
+def _check_belongs(data: Path, identity: str) -> None:
+    """Refuse a folder whose videos another store knows: this one would take them for leftovers."""
+    mark = data / MARK
+    if mark.exists():
+        same = mark.read_text().strip() == identity
+    else:
+        same = not any(data.glob("videos/*/video_*"))
+        if same:
+            mark.write_text(f"{identity}\n")
+    if not same:
+        raise Refusal(
+            f"--data {data}: its videos belong to another job store; is {ADDRESS} or --database as "
+            "it was?"
+        )
 
 
 def _sqlite(path: Path) -> Engine:

@@ -24,7 +24,7 @@ from vdm_jax.serve.store import files
 from vdm_jax.serve.store.files import Files
 from vdm_jax.serve.store.jobs import Claimed, Job, Jobs
 from vdm_jax.serve.store.schema import Database
-from vdm_jax.serve.store.workers import COMPILING, FAILED, LOADING, READY, Workers
+from vdm_jax.serve.store.workers import COMPILING, FAILED, KNOWN, LOADING, READY, Workers
 from vdm_jax.serve.worker import results
 from vdm_jax.serve.worker.watch import LOG, Watch
 
@@ -130,8 +130,9 @@ class Worker:
             self._workers.program(self._name, name, str(shape), state=COMPILING)
             try:
                 made = studio.warm(drawn, count)
-            except Refusal as refusal:
-                LOG.warning("%s is not warmed: %s", shape, refusal)
+            except Exception as fault:  # it may be too large here; who asks for it is told
+                LOG.warning("%s for %d at once is not warmed: %s", shape, count, fault)
+                self._workers.program(self._name, name, str(shape), state=KNOWN)
                 return
             said = {"state": READY, "compiling": made.seconds}
             self._workers.program(self._name, name, str(shape), **said)

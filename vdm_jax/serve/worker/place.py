@@ -19,11 +19,9 @@ def taken(data: Path, slot: int | None) -> tuple[str, Any]:
     slot: the number of the worker on this host; None is the first that is free. What an earlier
     worker of the name was drawing is known to be nobody's then.
     """
-    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:60] or "host"
     ends = time.monotonic() + PATIENCE
     while True:
-        for number in range(SLOTS) if slot is None else (slot,):
-            name = f"{host}-{number}"
+        for name in [name_of(slot)] if slot is not None else map(_own_name, range(SLOTS)):
             lock = (data / f".worker-{name}.lock").open("w")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,6 +34,14 @@ def taken(data: Path, slot: int | None) -> tuple[str, Any]:
 
 
 def name_of(slot: int) -> str:
-    """The name of a worker of this host."""
-    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:60] or "host"
-    return f"{host}-{slot}"
+    """The name of a worker that a server of this host starts."""
+    return f"{_host()}-{slot}"
+
+
+def _own_name(number: int) -> str:
+    """The name of one that was started by itself: never that of a server's."""
+    return f"{_host()}-own-{number}"
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:60] or "host"
