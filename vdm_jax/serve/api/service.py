@@ -84,7 +84,7 @@ class Service:
         if not model.facts["takes_prompt"]:
             before.pop("seed")  # with it, nothing would differ
         given = {name: value for name, value in asked if value is not None}
-        whole = wire.Create(**{**before, **given})
+        whole = wire.parsed(wire.Create, {**before, **given})
         resolved = model.resolved(whole, picture=source.reference)
         picture = None
         if source.reference:

@@ -98,9 +98,9 @@ class Worker:
             begun = time.monotonic()
             try:
                 studio.load()
-            except Refusal as refusal:
-                self._workers.tell(self._name, name, FAILED, studio.facts(), str(refusal))
-                LOG.error("%s: %s", name, refusal)
+            except Exception as fault:  # damaged, or too large for the devices
+                self._workers.tell(self._name, name, FAILED, studio.facts(), _line(fault))
+                LOG.error("%s: %s", name, fault)
                 del self._studios[name]
                 continue
             self._workers.tell(self._name, name, READY, studio.facts())
@@ -227,6 +227,11 @@ def _order(asked: Any, picture: Any) -> Order:
     settings = {name: asked[name] for name in asked if name not in NOT_SETTINGS}
     settings["num_steps"] = asked["num_inference_steps"]
     return Order(prompt=asked["prompt"], picture=picture, seed=asked["seed"], settings=settings)
+
+
+def _line(fault: Exception) -> str:
+    """What clients are told of a model that cannot be loaded."""
+    return str(fault) if isinstance(fault, Refusal) else "it cannot be loaded on these devices"
 
 
 def _step_back() -> None:
