@@ -78,7 +78,10 @@ async function show(id) {
 }
 
 export function view(id) {
-  if (!dialog.open) dialog.showModal();
+  if (!dialog.open) {
+    dialog.showModal();
+    at("close").focus({ focusVisible: false });
+  }
   show(id);
 }
 

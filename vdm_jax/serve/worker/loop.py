@@ -192,9 +192,9 @@ class Worker:
         if videos is None:
             self._jobs.release(claimed)  # of those that were deleted, nothing is left to release
             return
-        self._workers.program(self._name, rows[0].model, shape, state=READY, drawing=took)
         for row, each, frames in zip(rows, claimed, videos, strict=True):
             self._keep(row, each, frames, took)
+        self._workers.program(self._name, rows[0].model, shape, state=READY, drawing=took)
 
     def _compile(self, studio: Studio, orders: Sequence[Order], model: str, shape: str) -> None:
         """What draws these, if it is not there; it is told while that takes its time."""
