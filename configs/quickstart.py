@@ -64,7 +64,7 @@ def config() -> TrainConfig:
         steps=510,
         batch_size=16,
         ema_decay=0.99,
-        preview_every=255,
+        preview_every=85,
         save_every=255,
     )
 
