@@ -252,7 +252,7 @@ def test_what_was_answered_is_kept_by_a_server_that_is_killed_at_once(steady, tm
 
 
 def test_a_worker_killed_between_the_files_and_the_row_draws_again(steady, tmp_path):
-    """The store is held while the video is drawn, so that its files come and its row cannot follow."""
+    """The store is held while it is drawn, so that its files come and its row cannot follow."""
     store = sqlite3.connect(steady.data / "jobs.sqlite", isolation_level=None, timeout=30)
     video = steady.create(num_inference_steps=1000)["id"]
     folder = steady.data / "videos" / video[6:8] / video
