@@ -19,10 +19,11 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from vdm_jax.core import wording
 from vdm_jax.core.parts import (
     SCALARS,
     described,
@@ -127,28 +128,32 @@ def _parse(schema: Any, args: Sequence[str], prog: str) -> Any:
         return tyro.cli(type(schema), default=schema, args=args, prog=prog, config=markers)
 
 
-def _schema(part: Any) -> Any:
+def _schema(part: Any, title: str = "") -> Any:
     """A copy of `part` for tyro to fill: same fields, typed by the parts they actually hold.
 
-    Each class is a subclass of the original, which is where tyro finds the comments and docstrings
-    for --help, but skips __post_init__: checks belong to the finished config (see _rebuild).
+    Each class is a subclass of the original, which is where tyro finds the comments for --help,
+    but skips __post_init__: checks belong to the finished config (see _rebuild). title: what its
+    description begins with.
     """
     cls = type(part)
     values = {f.name: getattr(part, f.name) for f in fields(cls)}
+    words = wording.described(cls, list(values))
     hints = typing.get_type_hints(cls, include_extras=True)
     narrowed: dict[str, Any] = {}
     for name, value in values.items():
         if is_part(value):
-            values[name] = _schema(value)
+            values[name] = _schema(value, f"{type(value).__name__}: ")
             narrowed[name] = type(values[name])
         elif has_parts(value):
-            values[name] = tuple(_schema(v) for v in value)
+            values[name] = tuple(_schema(v, f"{type(v).__name__}: ") for v in value)
             narrowed[name] = types.GenericAlias(tuple, tuple(type(v) for v in values[name]))
         else:
             narrowed[name] = hints[name] if tunable(hints[name]) else tyro.conf.Fixed[hints[name]]
+        if name in words and not is_part(value):
+            narrowed[name] = Annotated[narrowed[name], tyro.conf.arg(help=words[name])]
     members = {
         "__annotations__": narrowed,
-        "__doc__": cls.__doc__,
+        "__doc__": title + wording.lead(cls, list(values)),
         "__module__": cls.__module__,
         "__post_init__": _no_checks,
         **{name: dataclasses.field() for name in values},  # hides the defaults of cls
