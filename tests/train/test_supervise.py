@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from vdm_jax.core.refusal import Refusal
+from vdm_jax.train.__main__ import main
 from vdm_jax.train.heartbeat import LEAST, REST, Pulse
 from vdm_jax.train.supervise import Patience, supervise
 
@@ -181,3 +183,9 @@ def test_steps_may_take_twenty_times_what_they_took_and_a_rest_an_hour(monkeypat
 def test_the_supervisor_loads_no_jax():
     code = "import sys, vdm_jax.train.supervise as s; assert 'jax' not in sys.modules, 'jax'"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
+
+
+@pytest.mark.parametrize("code", ["256", "-1", "soon"])
+def test_the_code_of_a_stopped_run_is_a_number_of_one_byte(code):
+    with pytest.raises(Refusal, match=f"--stopped-code {code}: say a number from 0 to 255"):
+        main(["--config", "configs/quickstart.py:smoke", "--stopped-code", code])

@@ -27,6 +27,8 @@ Train a model. The same command again goes on from the last checkpoint.
   --compile-only HARDWARE   compile the training step for hardware that is not here, show what it
                             takes and stop: v5e:2x4 or any TPU slice, h100:8, h200:8
   --supervise               start it again from its last checkpoint when it crashes or hangs
+  --stopped-code CODE       what it exits with when it was stopped before its last step (default 0);
+                            75 with --supervise: started again where nobody stopped the supervisor
   --profile FIRST:LAST      keep a trace of these steps, e.g. 10:15, in the run directory
   --processes COUNT         of a run on several machines; each runs this command, with the same
                             options and a workdir that all of them see. srun, mpirun and TPU pods
@@ -39,10 +41,10 @@ PLACE = ("--processes", "--process", "--coordinator")
 
 
 def main(args: Sequence[str]) -> int:
-    """Exit code 0: finished, or stopped on request and saved."""
+    """Exit code 0: finished, or stopped and saved where --stopped-code says no other."""
     own = options.own(
         args,
-        ("--config", "--workdir", "--compile-only", "--profile", *PLACE),
+        ("--config", "--workdir", "--compile-only", "--profile", "--stopped-code", *PLACE),
         ("--print-config", "--print-sharding", "--supervise", "--help", "-h"),
     )
     helped = own.switches & {"--help", "-h"}
@@ -61,6 +63,12 @@ def main(args: Sequence[str]) -> int:
     heartbeat.start()
     with stop_sign():
         return _train(own)
+
+
+def _exit_code(text: str) -> int:
+    if not text.isdecimal() or int(text) > 255:
+        raise Refusal(f"--stopped-code {text}: say a number from 0 to 255")
+    return int(text)
 
 
 def _show(own: options.Own) -> int:
@@ -117,6 +125,7 @@ def _compile_only(config: Any, hardware: str) -> int:
 
 def _train(own: options.Own) -> int:
     spec = own.values["--config"]
+    stopped = _exit_code(own.values.get("--stopped-code", "0"))
     from vdm_jax.train.config import read
 
     config = read(spec, own.rest, prog=PROG)
@@ -134,7 +143,7 @@ def _train(own: options.Own) -> int:
         processes.leave()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)  # a compilation that was left behind cannot be ended otherwise
+        os._exit(stopped)  # a compilation that was left behind cannot be ended otherwise
     return 0
 
 
