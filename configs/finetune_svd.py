@@ -37,7 +37,7 @@ from vdm_jax.data.transform import Windows
 from vdm_jax.diffusion.density import LogNormal
 from vdm_jax.models.clip_vision import CLIP_VIT_H, CLIPVisionConfig
 from vdm_jax.models.svd_unet import SVD_TINY, SVD_XT
-from vdm_jax.models.vae import SVD_VAE, VAEConfig
+from vdm_jax.models.vae import SVD_VAE, TemporalDecoderConfig, VAEConfig
 from vdm_jax.nn.pieces import Chunked
 from vdm_jax.nn.remat import RematLayers
 from vdm_jax.tasks.stable_video import PROCESS, FramewiseSampling, StableVideo
@@ -131,3 +131,24 @@ def smoke() -> TrainConfig:
         preview_every=3,
         held_out_samples=8,
     )
+
+
+def tiny() -> TrainConfig:
+    """`smoke` in sizes that diffusers knows too, so that its weights can be exported."""
+    small = smoke()
+    return replace(
+        small,
+        model=replace(
+            small.model,
+            network=replace(SVD_TINY, widths=(32, 64)),
+            vae=VAEConfig(widths=(32, 64), blocks=1, decoder=TemporalDecoderConfig(1)),
+        ),
+        batch_size=2,
+        held_out_samples=2,
+    )
+
+
+def tiny_clips() -> TrainConfig:
+    """`tiny` on the videos in clips/: what the notebooks are tried with."""
+    clips = replace(CLIPS, windows=Windows(num_frames=3, every=3, step=30), height=16, width=16)
+    return replace(tiny(), data=clips, held_out=replace(clips, split="test"))

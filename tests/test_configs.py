@@ -26,7 +26,7 @@ VARIANTS = {
         "smoke_picture",
         "smoke_video",
     ),
-    "configs/finetune_svd.py": ("temporal", "lora"),
+    "configs/finetune_svd.py": ("temporal", "lora", "tiny", "tiny_clips"),
     "configs/svd_stage1_image.py": ("levels",),
     "configs/svd_stage2_video.py": ("larger",),
     "configs/svd_stage3_image_to_video.py": ("small", "longer"),

@@ -1,7 +1,7 @@
 """README's commands, block by block, in a fresh clone and a fresh environment, as they stand there.
 
 `SHRUNK` says all that is changed: long runs are made short by their own options. The weights that
-one downloads are the one thing that cannot be had here: a small model with their layout, which the
+one downloads are the one thing that cannot be had here: a small model in their layout, which the
 project's own commands make, stands for them.
 """
 
@@ -35,8 +35,8 @@ SHRUNK = {
 }
 DOWNLOAD = "hf download stabilityai/stable-video-diffusion-img2vid-xt --local-dir svd_xt"
 INSTEAD = """
-python -m vdm_jax.train --config configs/finetune_svd.py:smoke --workdir runs/stand_in --steps 2
-python -m vdm_jax.convert --from runs/stand_in --to diffusers --output svd_xt
+python -m vdm_jax.convert.blank --config configs/finetune_svd.py:tiny --output stand_in
+python -m vdm_jax.convert --from stand_in --to diffusers --output svd_xt
 cp runs/quickstart/samples/first_frame.png a.png
 """
 NOISE = re.compile("Traceback|Warning|WARNING")
