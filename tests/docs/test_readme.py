@@ -28,7 +28,7 @@ SHRUNK = {
     "--num-frames 25": "--num-frames 3",
     "--num-steps 25": "--num-steps 2",
     "--dtype bfloat16": "--dtype float32",
-    "--config configs/finetune_svd.py:lora": "--config configs/finetune_svd.py:smoke "
+    "--config configs/finetune_svd.py:lora": "--config configs/finetune_svd.py:tiny "
     "--workdir runs/finetune_svd-lora",
     "--config configs/real_video.py": "--config configs/real_video.py:smoke",
     "--output data/clips": "--output data/clips --config configs/curate.py:small",
