@@ -80,7 +80,7 @@ def test_curate(tmp_path):
     seen = parquet.read_table(clips / "clips.parquet").to_pylist()
     kept = [clip for clip in seen if not clip["rejected"]]
     assert f"seen: {len(seen)} clips of 4 files" in text and 0 < len(kept) < len(seen)
-    stored = [Shards(clips, split) for split in ("train", "test")]
+    stored = [Shards(clips, split).infos for split in ("train", "test")]
     assert sum(map(len, stored)) == len(kept)
     assert (clips / "report.html").is_file() and players(book) >= 3
 
