@@ -25,7 +25,7 @@ ADDRESS = "https://github.com/vdm-jax/vdm_jax"
 SHRUNK = {
     "--config configs/quickstart.py": "--config configs/quickstart.py:smoke "
     "--workdir runs/quickstart",
-    "--num-frames 25": "--num-frames 3",
+    "--num-frames 25": "--num-frames 3 --height 16 --width 16",
     "--num-steps 25": "--num-steps 2",
     "--dtype bfloat16": "--dtype float32",
     "--config configs/finetune_svd.py:lora": "--config configs/finetune_svd.py:tiny "
