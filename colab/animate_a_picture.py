@@ -67,7 +67,7 @@ form = notebook.form(
 )
 if form.keep_on_drive:
     notebook.mount_drive()
-made = notebook.results("animate_a_picture")
+made = notebook.results("animate_a_picture_smoke" if form.smoke else "animate_a_picture")
 
 # %% [markdown]
 # `weights` is a repository on Hugging Face, or a folder or `.safetensors` file that you already have.

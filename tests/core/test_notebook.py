@@ -2,6 +2,8 @@
 
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -58,7 +60,9 @@ def test_a_command_says_what_it_says_and_its_failure_is_heard(tmp_path, capsys):
 SAVES = """
 import pathlib, signal, sys, time
 def stop(*_):
+    print("saving")
     pathlib.Path(sys.argv[1]).write_text("saved")
+    print("saved")
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
 print("ready")
@@ -66,7 +70,7 @@ time.sleep(60)
 """
 
 
-def test_an_interrupted_command_is_asked_to_stop(tmp_path):
+def test_an_interrupted_command_is_asked_to_stop(tmp_path, capsys):
     (tmp_path / "save.py").write_text(SAVES)
     main = threading.main_thread().ident
     press = threading.Timer(2.0, signal.pthread_kill, (main, signal.SIGINT))
@@ -75,6 +79,21 @@ def test_an_interrupted_command_is_asked_to_stop(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         notebook.run("python {a} {b}", a=tmp_path / "save.py", b=tmp_path / "told")
     assert (tmp_path / "told").read_text() == "saved" and time.monotonic() - begin < 30
+    assert capsys.readouterr().out.splitlines() == ["ready", "saving", "saved"]
+
+
+def test_a_command_is_asked_to_stop_when_who_started_it_is_killed(tmp_path):
+    (tmp_path / "save.py").write_text(SAVES.replace('print("saving")', "pass"))  # nobody hears it
+    call = "from vdm_jax.core import notebook; notebook.run('python {a} {b}', a=%r, b=%r)"
+    paths = str(tmp_path / "save.py"), str(tmp_path / "told")
+    kernel = subprocess.Popen([sys.executable, "-c", call % paths], stdout=subprocess.PIPE)
+    with kernel:
+        assert kernel.stdout.readline() == b"ready\n"
+        kernel.kill()
+    ends = time.monotonic() + 30
+    while not (tmp_path / "told").exists():
+        assert time.monotonic() < ends
+        time.sleep(0.1)
 
 
 @pytest.fixture

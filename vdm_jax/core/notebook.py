@@ -70,30 +70,44 @@ def run(command: str, /, *, previews: Path | None = None, **words: Any) -> None:
 
     Each {name} is replaced within its word, so that values may hold spaces. Of a progress bar the
     last state is printed. previews: a run directory; each preview is shown when it appears there.
-    Interrupted, the command is asked to stop (training saves first). Raises Refusal if it fails.
+    Interrupted, the command is asked to stop and heard to its end (training saves first); it is
+    asked too where this process ends. Raises Refusal if it fails.
     """
     python, *rest = (word.format(**words) for word in shlex.split(command))
     argv = [sys.executable if python == "python" else python, *rest]
     shown = set(_previews(previews))
     with subprocess.Popen(
-        argv,
+        [*_ends_with_us(), *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
         start_new_session=True,  # else an interrupted kernel would take it along before it saved
     ) as child:
         try:
-            for line in child.stdout or ():
-                if said := line.decode(errors="replace").rstrip().rsplit("\r")[-1].rstrip():
-                    print(said, flush=True)
-                for new in sorted(set(_previews(previews)) - shown):
-                    shown.add(new)
-                    show({_titled(new): new})
+            _listen(child, previews, shown)
         except BaseException:
             child.terminate()
+            _listen(child, previews, shown)
             raise
     if child.returncode:
         raise Refusal(f"{shlex.join(argv[:3])} ended with code {child.returncode}: see its output")
+
+
+def _ends_with_us() -> list[str]:
+    """What to start a program by, so that it is asked to stop when this process is gone."""
+    setpriv = shutil.which("setpriv")
+    return [] if setpriv is None else [setpriv, "--pdeathsig", "TERM"]
+
+
+def _listen(child: "subprocess.Popen[bytes]", previews: Path | None, shown: set[Path]) -> None:
+    assert child.stdout is not None
+    for line in child.stdout:
+        if said := line.decode(errors="replace").rstrip().rsplit("\r")[-1].rstrip():
+            print(said, flush=True)
+        for new in _previews(previews):
+            if new not in shown:
+                shown.add(new)
+                show({_titled(new): new})
 
 
 def _previews(run_directory: Path | None) -> list[Path]:
