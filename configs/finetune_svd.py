@@ -21,9 +21,10 @@ of 1e-5 for weights and 1e-4 for LoRA. Each clip is told its own frame rate; all
 of 127. For another length or size give `--task.video.num-frames`, `--data.windows.num-frames` and
 the like, and `--compile-only v5e:1x1` to see beforehand whether it fits.
 
-Hardware: `lora` takes 7.9 GB of a TPU v5e's 16.9, by XLA's own compiler for it; of the others no
-slice was compiled to the end yet, so ask as above. Expect the held-out loss to fall slowly and
-the samples to take on the look and the motion of the clips within a thousand steps.
+Hardware: by XLA's own compiler for it, `lora` takes 7.9 GB of a TPU v5e's 16.9, all of the network
+15.0 GB of each of four; `temporal` was not compiled to the end, so ask as above. Expect the
+held-out loss to fall slowly and the samples to take on the look and the motion of the clips within
+a thousand steps.
 """
 
 from dataclasses import replace

@@ -4,8 +4,8 @@ The first run on any machine: nothing is downloaded, an oracle grades the result
 
     python -m vdm_jax.train --config configs/quickstart.py
 
-Paper: Video Diffusion Models (Ho et al. 2022, arXiv:2204.03458), its factorised U-Net at toy size,
-in the parameterisation of EDM (Karras et al. 2022, arXiv:2206.00364).
+Paper: Video Diffusion Models (Ho et al. 2022, arXiv:2204.03458), its factorised U-Net at toy size;
+it predicts the clean video, and is drawn by DDIM (Song et al. 2021, arXiv:2010.02502).
 """
 
 from dataclasses import replace

@@ -40,6 +40,7 @@ class Whole:
     """A run."""
 
     network: Network = Network()
+    stages: tuple[Base, ...] = (Base(), Network())
 
 
 NAMES = ["rate", "width", "heads", "groups", "steps"]
@@ -56,7 +57,9 @@ def test_each_field_has_its_words_in_one_line():
 
 
 def test_what_is_left_is_the_lead_and_a_word_that_is_no_field_stays_in_it():
-    assert wording.lead(Network, NAMES) == "A network of levels: the finest is the first."
+    said = "A network of levels: the finest is the first."
+    assert wording.lead(Network, NAMES, "Network") == f"Network: {said}"
+    assert wording.lead(Network, NAMES, "") == said
 
 
 def test_help_says_them_where_they_belong(capfd, monkeypatch):
@@ -66,4 +69,5 @@ def test_help_says_them_where_they_belong(capfd, monkeypatch):
     text = " ".join(capfd.readouterr().out.replace("│", " ").split())
     assert "Network: A network of levels: the finest is the first." in text
     assert "--network.width INT Of the finest level; others are wider. (default: 8)" in text
+    assert "Base: A base." in text and text.count("Network: A network") == 2
     assert "--network.rate FLOAT Frames a second. (default: 8.0)" in text

@@ -11,11 +11,15 @@ PAGE = Path(__file__).resolve().parents[2] / "SYSTEMS.md"
 
 
 class Works(NamedTuple):
-    """It can be run. command: how; shown: tests, as "file::test"; lacks: what is not there yet."""
+    """It can be run. command: how; none where one swaps parts in a config of one's own. shown:
+    tests, as "file::test". lacks: what is not there yet. parts: the classes that do it, which the
+    command's config has; as "module.Class".
+    """
 
     command: str
     shown: tuple[str, ...]
     lacks: str = ""
+    parts: tuple[str, ...] = ()
 
 
 class Planned(NamedTuple):
@@ -53,6 +57,10 @@ CORE = (
                 "tests/train/test_loop.py::test_a_run_leaves_all_that_the_readme_promises",
                 "tests/diffusion/test_sampler.py::test_lands_on_the_gaussian_at_its_order",
             ),
+            parts=(
+                "data.synthetic.MovingShapes",
+                "diffusion.process.Process",
+            ),
         ),
     ),
     System(
@@ -65,6 +73,10 @@ CORE = (
                 "tests/models/test_vae_parity.py::test_encodes_as_the_original",
                 "tests/models/test_svd_unet.py::test_zeroing_a_skip_changes_the_output",
             ),
+            parts=(
+                "models.svd_unet.SVDUNetConfig",
+                "models.vae.VAEConfig",
+            ),
         ),
     ),
     System(
@@ -76,16 +88,21 @@ CORE = (
                 "tests/models/test_vdm_unet.py::test_an_appended_image_changes_no_bit_of_the_video",
                 "tests/models/test_vdm_unet.py::test_an_image_masked_network_is_the_framewise_one",
             ),
+            parts=("models.vdm_unet.VDMUNetConfig",),
         ),
     ),
     System(
         "S4",
         "v-parameterisation and angular DDIM",
         Works(
-            QUICKSTART,
+            "",
             (
                 "tests/diffusion/test_sampler.py::test_angular_ddim_is_ddim",
-                "tests/diffusion/test_precond.py::test_eps_is_refused_where_no_signal_is_left",
+                "tests/diffusion/test_precond.py::test_forms_of_the_literature",
+            ),
+            parts=(
+                "diffusion.precond.V",
+                "diffusion.sampler.AngularDDIM",
             ),
         ),
     ),
@@ -115,6 +132,7 @@ CORE = (
                 "test_at_first_a_video_is_its_pictures_whatever_is_told",
             ),
             "a trained chain; of the toy's flicker, 0.997 of the picture decoder's is left",
+            parts=("adapters.trainable.Selected",),
         ),
     ),
     System(
@@ -128,6 +146,7 @@ CORE = (
                 "tests/train/test_svd_parity.py::test_every_gradient_is_theirs",
                 "tests/test_configs.py::test_the_loss_is_a_number",
             ),
+            parts=("tasks.stable_video.StableVideo",),
         ),
     ),
     System(
@@ -139,6 +158,7 @@ CORE = (
                 "tests/tasks/test_long_video.py::test_the_counts_of_lvdm",
                 "tests/models/test_video_vae.py::test_the_papers_long_videos_fit",
             ),
+            parts=("models.video_vae.VideoVAEConfig",),
         ),
     ),
     System(
@@ -228,12 +248,13 @@ TIME = (
         "S17",
         "One big picture: attention over all frames; TemporalKit",
         Works(
-            TRAIN + "quickstart.py --help",
+            "",
             (
                 "tests/nn/test_patterns.py::test_full_attention_is_that_of_one_big_picture",
                 "tests/models/test_patterns.py::test_trained_weights_run_with_any_pattern",
             ),
             "TemporalKit's plates and its propagation by flow",
+            parts=("nn.patterns.Full",),
         ),
     ),
     System(
@@ -251,7 +272,7 @@ TIME = (
         "S21",
         "Walks between prompts and seeds, in time with a sound",
         Works(
-            "python -m vdm_jax.sample --task walk --help",
+            SAMPLE + 'walk --prompts "a red circle" "a blue square" --output walk',
             (
                 "tests/sample/test_walk.py::test_the_points_of_a_walk_are_single_drawings",
                 "tests/sample/test_timing.py::test_a_click_moves_the_walk_most",
@@ -314,6 +335,7 @@ RESTORE = (
                 "test_it_equals_the_original_but_for_the_norm",
             ),
             "the generator, which is background",
+            parts=("models.patch_discriminator.PatchDiscriminatorConfig",),
         ),
     ),
     System(
@@ -327,6 +349,7 @@ RESTORE = (
                 "tests/train/test_finetune.py::test_the_lora_file_is_what_peft_loads",
             ),
             "a LoRA trained on old films",
+            parts=("adapters.lora.LoRA",),
         ),
     ),
 )
@@ -341,6 +364,7 @@ PRACTICE = (
                 "tests/train/test_finetune.py::"
                 "test_a_run_samples_with_the_weights_that_it_publishes",
             ),
+            parts=("tasks.stable_video.StableVideo",),
         ),
     ),
     System(
@@ -352,6 +376,7 @@ PRACTICE = (
                 "tests/train/test_ahead.py::test_the_table_says_what_fits_and_what_bounds_the_step",
                 "tests/models/test_svd_unet.py::test_remat_covers_every_block_or_every_layer",
             ),
+            parts=("nn.remat.RematLayers",),
         ),
     ),
     System("S41", "Picture quality from pictures", Planned(("vdm_jax/adapters/trainable.py",))),
@@ -364,7 +389,8 @@ PRACTICE = (
         "S43",
         "UCF-101 and FVD, KVD, content-debiased FVD",
         Works(
-            "python -m vdm_jax.evaluate --model runs/real_video --protocol svd-zeroshot",
+            "python -m vdm_jax.evaluate --model runs/real_video --real data/ucf "
+            "--protocol svd-zeroshot",
             (
                 "tests/evaluate/test_protocol.py::test_named_protocols_are_those_of_the_papers",
                 "tests/models/test_i3d.py::test_i3d_equals_its_definition",
@@ -406,13 +432,20 @@ PRACTICE = (
         "S47",
         "Data sets: Sky Timelapse, UCF-101, WebVid, ChronoMagic, Pick-a-Pic",
         Works(
-            TRAIN + "real_video.py --data.directory data/clips",
+            "",
             (
                 "tests/data/test_layouts.py::test_ucf101",
                 "tests/data/test_layouts.py::test_sky_timelapse_in_the_order_people_count",
                 "tests/data/test_pairs.py::test_chosen_rejected_and_no_ties",
             ),
-            "LAION-Pose and WebVid-Motion",
+            "training on pairs; LAION-Pose and WebVid-Motion",
+            parts=(
+                "data.layouts.UCF101",
+                "data.layouts.SkyTimelapse",
+                "data.layouts.WebVid",
+                "data.layouts.ChronoMagic",
+                "data.pairs.PickAPic",
+            ),
         ),
     ),
     System(
@@ -501,12 +534,19 @@ def _row(system: System) -> str:
         case Works():
             tests = ", ".join(f"[{Path(path).stem}]({path})" for path in _files(state.shown))
             lacks = f"; **lacks** {state.lacks}" if state.lacks else ""
-            said = f"`{state.command}` ({tests}){lacks}"
+            how = f"`{state.command}`" if state.command else _swapped(state.parts)
+            said = f"{how} ({tests}){lacks}"
         case Planned():
             said = "from " + ", ".join(f"[{Path(path).stem}]({path})" for path in state.begins)
         case Background():
             said = state.why
     return f"| {number}{name} | {type(state).__name__.lower()} | {said} |"
+
+
+def _swapped(parts: tuple[str, ...]) -> str:
+    places = [part.rpartition(".") for part in parts]
+    links = [f"[{name}](vdm_jax/{module.replace('.', '/')}.py)" for module, _, name in places]
+    return f"in a config of one's own: {', '.join(links)}"
 
 
 def _files(shown: tuple[str, ...]) -> list[str]:

@@ -28,16 +28,19 @@ SHRUNK = {
     "--num-frames 25": "--num-frames 3 --height 16 --width 16",
     "--num-steps 25": "--num-steps 2",
     "--dtype bfloat16": "--dtype float32",
-    "--config configs/finetune_svd.py:lora": "--config configs/finetune_svd.py:tiny "
+    "--config configs/finetune_svd.py:lora": "--config configs/finetune_svd.py:tiny_clips "
     "--workdir runs/finetune_svd-lora",
     "--config configs/real_video.py": "--config configs/real_video.py:smoke",
     "--output data/clips": "--output data/clips --config configs/curate.py:small",
 }
-DOWNLOAD = "hf download stabilityai/stable-video-diffusion-img2vid-xt --local-dir svd_xt"
+DOWNLOAD = (
+    "hf download stabilityai/stable-video-diffusion-img2vid-xt "
+    '--include "*.json" --include "*.fp16.safetensors" \\\n    --local-dir svd_xt'
+)
 INSTEAD = """
 python -m vdm_jax.convert.blank --config configs/finetune_svd.py:tiny --output stand_in
-python -m vdm_jax.convert --from stand_in --to diffusers --output svd_xt
-cp runs/quickstart/samples/first_frame.png a.png
+python -m vdm_jax.convert --from stand_in --to diffusers --output svd_xt --dtype float16 \\
+    --variant fp16
 """
 NOISE = re.compile("Traceback|Warning|WARNING")
 EXPECTED = re.compile("(?m)^.*DeprecationWarning: The Sora API .*$|^WARNING: Location .*$")
@@ -99,6 +102,10 @@ def test_every_block_does_what_it_says(tmp_path):
     reader.types(convert.replace(DOWNLOAD, INSTEAD))
     clips = MovingShapes(num_frames=3, height=16, width=16).build()
     assert video.read(at / "svd.mp4").frames.shape == clips[0]["video"].shape
+    long = MovingShapes(num_frames=60, height=32, width=32, fps=7.0).build()
+    (at / "clips").mkdir()
+    for number in range(2):
+        video.write(at / "clips" / f"{number}.mp4", long[number]["video"], 7)
     reader.types(tune)
     assert video.read(at / "tuned.mp4").frames.shape == clips[0]["video"].shape
     assert (at / "mine.safetensors").is_file() and (at / "exported/unet/config.json").is_file()
@@ -113,7 +120,7 @@ def served(reader: Reader, block: str) -> None:
     """The server's block, and the Python below it, which speaks to the server."""
     install, _, start = block.strip().rpartition("\n")
     assert start == SERVED
-    reader.types(f"{install}\nuv pip install openai")
+    reader.types(install)
     program = next(
         body for kind, body in pages.FENCE.findall(README.read_text()) if "import openai" in body
     )

@@ -1,10 +1,13 @@
 """The table of systems is what the registry says, and the registry says what is there."""
 
 import ast
+import importlib
 
 import pytest
 from docs import pages, systems
 from docs.systems import Planned, Works
+
+from vdm_jax.core import config as configs
 
 EVERY = [system for group in systems.SYSTEMS.values() for system in group]
 WORKING = [system for system in EVERY if isinstance(system.state, Works)]
@@ -27,9 +30,13 @@ def test_the_page_is_what_the_registry_says():
 
 @pytest.mark.parametrize("system", WORKING, ids=lambda system: system.name)
 def test_what_works_has_a_command_and_tests_that_ci_runs(system):
-    (command,) = pages.of_line(system.state.command)
-    assert pages.wrong(command) == ""
-    assert system.state.shown
+    for command in pages.of_line(system.state.command):
+        assert pages.wrong(command) == "" and "--help" not in command.words
+        has_what_it_claims(system.state.parts, command)
+    for part in system.state.parts:
+        module, _, name = part.rpartition(".")
+        assert hasattr(importlib.import_module(f"vdm_jax.{module}"), name)
+    assert system.state.shown and (system.state.command or system.state.parts)
     assert [each for each in system.state.shown if not _is_run(each)] == []
 
 
@@ -44,6 +51,14 @@ def test_a_test_that_is_not_there_or_not_run_is_seen():
     assert not _is_run("tests/docs/test_none.py::")
     assert not _is_run("tests/curate/test_truth.py::test_planted_videos")
     assert _is_run("tests/docs/test_systems.py::test_every_system_stands_once")
+
+
+def has_what_it_claims(parts, command):
+    """A training's config is made of the classes that its row names, of which there is one."""
+    if "--config" in command.words:
+        path, _, function = command.words[command.words.index("--config") + 1].partition(":")
+        stored = configs.to_json(configs.load(f"{pages.ROOT / path}:{function or 'config'}"))
+        assert parts and [part for part in parts if part.rpartition(".")[2] not in stored] == []
 
 
 def _is_run(shown: str) -> bool:

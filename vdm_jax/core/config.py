@@ -132,8 +132,8 @@ def _schema(part: Any, title: str = "") -> Any:
     """A copy of `part` for tyro to fill: same fields, typed by the parts they actually hold.
 
     Each class is a subclass of the original, which is where tyro finds the comments for --help,
-    but skips __post_init__: checks belong to the finished config (see _rebuild). title: what its
-    description begins with.
+    but skips __post_init__: checks belong to the finished config (see _rebuild). title: of a group
+    of options.
     """
     cls = type(part)
     values = {f.name: getattr(part, f.name) for f in fields(cls)}
@@ -142,24 +142,29 @@ def _schema(part: Any, title: str = "") -> Any:
     narrowed: dict[str, Any] = {}
     for name, value in values.items():
         if is_part(value):
-            values[name] = _schema(value, f"{type(value).__name__}: ")
+            values[name] = _schema(value, type(value).__name__)
             narrowed[name] = type(values[name])
         elif has_parts(value):
-            values[name] = tuple(_schema(v, f"{type(v).__name__}: ") for v in value)
-            narrowed[name] = types.GenericAlias(tuple, tuple(type(v) for v in values[name]))
+            values[name] = tuple(_schema(v, type(v).__name__) for v in value)
+            narrowed[name] = types.GenericAlias(tuple, tuple(map(_titled, values[name])))
         else:
             narrowed[name] = hints[name] if tunable(hints[name]) else tyro.conf.Fixed[hints[name]]
         if name in words and not is_part(value):
             narrowed[name] = Annotated[narrowed[name], tyro.conf.arg(help=words[name])]
     members = {
         "__annotations__": narrowed,
-        "__doc__": title + wording.lead(cls, list(values)),
+        "__doc__": wording.lead(cls, list(values), title),
         "__module__": cls.__module__,
         "__post_init__": _no_checks,
         **{name: dataclasses.field() for name in values},  # hides the defaults of cls
     }
     twin: Any = type(cls.__name__, (cls,), members)
     return dataclasses.dataclass(frozen=True, kw_only=True)(twin)(**values)
+
+
+def _titled(schema: Any) -> Any:
+    """The type of a member of a tuple, of which tyro says its help alone."""
+    return Annotated[type(schema), tyro.conf.arg(help=type(schema).__doc__)]
 
 
 def _no_checks(self: Any) -> None:

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 NAMES = re.compile(r"(?:^|(?<=[.:;]\s)|(?<=\n))(\w+(?:, \w+)*):\s")
 
 
-def lead(cls: type, names: Sequence[str]) -> str:
-    """The docstring of `cls` without what it says of the fields `names`; a line a paragraph."""
-    paragraphs = (_split(text, names)[0] for text in _paragraphs(cls))
-    return "\n\n".join(text for text in paragraphs if text)
+def lead(cls: type, names: Sequence[str], title: str) -> str:
+    """The docstring of `cls` behind a title, without what it says of the fields `names`."""
+    paragraphs = [_split(text, names)[0] for text in _paragraphs(cls)]
+    return ": ".join(filter(None, (title, "\n\n".join(filter(None, paragraphs)))))
 
 
 def described(cls: type, names: Sequence[str]) -> dict[str, str]:

@@ -11,17 +11,17 @@ class Settings:
     """What may be changed of how a model draws; None takes the model's own."""
 
     num_frames: int | None = None
-    """Frames of the video."""
+    """Frames of the video; None: the model's own."""
     height: int | None = None
-    """Height of the video in pixels."""
+    """Height of the video in pixels; None: the model's own."""
     width: int | None = None
-    """Width of the video in pixels."""
+    """Width of the video in pixels; None: the model's own."""
     fps: float | None = None
-    """Frames a second, of the file and as the model is told."""
+    """Frames a second, of the file and as the model is told; None: the model's own."""
     num_steps: int | None = None
-    """Denoising steps."""
+    """Denoising steps; None: the model's own."""
     guidance_scale: float | None = None
-    """How hard the prompt is followed."""
+    """How hard the prompt is followed; None: the model's own."""
     min_guidance_scale: float | None = None
     """How hard the picture is followed in the first frame (Stable Video Diffusion)."""
     max_guidance_scale: float | None = None

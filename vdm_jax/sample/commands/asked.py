@@ -22,7 +22,7 @@ class Asked(Settings):
     """Which model draws, and where to."""
 
     model: str = ""
-    """Directory of a training run, or of a model."""
+    """Directory of a training run, or of a model: required."""
     output: str = "out.mp4"
     """File to write: .mp4, .gif, .webp, or a folder for PNG."""
     seed: int = 0
