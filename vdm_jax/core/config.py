@@ -164,7 +164,8 @@ def _schema(part: Any, title: str = "") -> Any:
 
 def _titled(schema: Any) -> Any:
     """The type of a member of a tuple, of which tyro says its help alone."""
-    return Annotated[type(schema), tyro.conf.arg(help=type(schema).__doc__)]
+    kind: Any = type(schema)
+    return Annotated[kind, tyro.conf.arg(help=kind.__doc__)]
 
 
 def _no_checks(self: Any) -> None:
