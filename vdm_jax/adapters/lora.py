@@ -46,7 +46,7 @@ class Sides(NamedTuple):
 class LoRA:
     """rank: of each change. alpha: its scale is alpha / rank; None is the rank, a scale of 1.
 
-    targets: patterns of the kernels that are changed, as in `Selected`.
+    targets: the kernels that are changed: paths with dots, in which "*" stands for anything.
     """
 
     rank: int = 16

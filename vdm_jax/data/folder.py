@@ -28,8 +28,7 @@ Split = Literal["all", "train", "test"]
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFolder:
-    """The config part of a source over windows of the videos below a folder; damaged ones are
-    refused."""
+    """Clips of the videos below a folder; a damaged one is refused."""
 
     directory: str
     windows: Windows

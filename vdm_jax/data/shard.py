@@ -195,9 +195,9 @@ class Writer:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardedClips:
-    """The config part of a source over the windows of one split of a sharded dataset.
+    """Clips of one split of the shards that `vdm_jax.curate` wrote.
 
-    captions: as in `Shards`.
+    captions: the shares of their writers, as `Shards` has them.
     """
 
     directory: str
