@@ -16,6 +16,9 @@ unavailable() {
     exit 75
 }
 
+# Say that machines are left, as they cost.
+stays() { echo "$NAME stays and costs; this ends it: launch/$(basename "$0") delete" >&2; }
+
 # The first comment of the script that was called.
 usage() { sed -n '2,/^[^#]/{/^#SBATCH/d;/^#/{s/^# \{0,1\}//;p}}' "$0"; }
 

@@ -14,11 +14,14 @@
 #   VDM_JAX_EXTRA      tpu, cuda or none (default: what the hardware is); more after commas,
 #                      e.g. cuda,curate
 #   VDM_JAX_PYTHON     an interpreter that has vdm_jax (Docker images say so): nothing is installed
+#   VDM_JAX_TRIES      how often an installation may fail (default: 3); seconds between them:
+#   VDM_JAX_PAUSE      (default: 30)
 #   VDM_JAX_HOME       where the virtual environment lies (default: ~/.cache/vdm_jax/launch)
 #   JAX_COMPILATION_CACHE_DIR  compiled programs (default: .xla beside the run directory)
 #
 # Exit code: 0 finished, 2 refused, 75 stopped before the last step or unavailable for now (the same
-# command goes on), else failed.
+# command goes on), 78 could not be installed, else failed. 78 is more than 75, as srun answers with
+# the highest code of its tasks, some of which it may have stopped.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=launch/_common.sh
@@ -76,10 +79,18 @@ install() {
 
 # A signal ends the installation, which bash would wait for otherwise.
 install_or_stop() {
-    install "$1" &
-    local child=$!
+    local child failures=0
     trap 'kill -TERM "$child" 2> /dev/null; exit 75' TERM INT
-    wait "$child" || exit $?
+    while true; do
+        install "$1" &
+        child=$!
+        wait "$child" && break
+        failures=$((failures + 1))
+        ((failures < ${VDM_JAX_TRIES:-3})) || exit 78
+        sleep "${VDM_JAX_PAUSE:-30}" &
+        child=$!
+        wait "$child"
+    done
     trap - TERM INT
 }
 

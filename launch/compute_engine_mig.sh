@@ -6,8 +6,8 @@
 # follows it (also v6e, v5p), or GPUs.
 #
 #   up       make the group unless there is one, wait for its machines, start the training on each
-#            unless it runs there; after a preemption the group brings machines anew, and `up`
-#            starts the training on them
+#            unless it runs there; after a preemption the group brings GPU machines anew, and `up`
+#            starts the training on them; of a TPU slice, `delete` and `up`
 #   state    of the machines, and of the training on each
 #   logs     follow the output of the first machine
 #   stop     SIGTERM on every machine: a checkpoint is saved; the machines stay, and cost
@@ -46,36 +46,61 @@ PORT=8476 # of the first machine, where the others meet
 
 compute() { call gcloud compute "$@" "--project=$PROJECT" --quiet; }
 
-# Whether there is such a thing already.
+# Whether there is such a thing already, in this place.
 exists() {
     ((dry_run)) && return 1
-    local found
-    found=$(gcloud compute "$1" list "--project=$PROJECT" "--filter=name=$NAME" \
+    local found place=
+    case $1 in
+    instance-groups) place=" AND zone~/$ZONE\$" ;;
+    resource-policies) place=" AND region~/$region\$" ;;
+    esac
+    found=$(gcloud compute "$1" list "--project=$PROJECT" "--filter=name=$NAME$place" \
         "--format=value(name)") || exit 75
     [[ -n $found ]]
+}
+
+# Refuse what was made with another setting: a kind, its field, what it should hold, its place.
+same() {
+    local found
+    # shellcheck disable=SC2086 # a kind may be two words
+    found=$(gcloud compute $1 describe "$NAME" "--project=$PROJECT" "${@:4}" \
+        "--format=value($2)") || exit 75
+    [[ $found == "$3" ]] ||
+        refuse "there is another $NAME, whose $2 is $found and not $3; delete it, or say NAME"
 }
 
 policy() { echo "projects/$PROJECT/regions/$region/resourcePolicies/$NAME"; }
 
 create() {
-    local slice=() spot=()
-    [[ $SPOT == no ]] || spot=(--provisioning-model=SPOT --instance-termination-action=STOP)
+    local slice=() kind=STANDARD taken=()
+    [[ $SPOT == no ]] || kind=SPOT taken=(--instance-termination-action=STOP)
     if [[ -n $TOPOLOGY ]]; then
         slice=("--workload-policy=$(policy)" --target-size-policy-mode=bulk
             --default-action-on-vm-failure=do-nothing)
-        exists resource-policies ||
+        if exists resource-policies; then
+            same resource-policies workloadPolicy.acceleratorTopology "$TOPOLOGY" "--region=$region"
+        else
             compute resource-policies create workload-policy "$NAME" "--region=$region" \
                 --type=HIGH_THROUGHPUT "--accelerator-topology=$TOPOLOGY" \
                 --accelerator-topology-mode=AUTO_CONNECT
+        fi
     fi
-    exists instance-templates ||
+    if exists instance-templates; then
+        same instance-templates properties.machineType "$MACHINE"
+        same instance-templates properties.scheduling.provisioningModel "$kind"
+    else
         compute instance-templates create "$NAME" "--machine-type=$MACHINE" \
             "--image-family=$IMAGE_FAMILY" "--image-project=$IMAGE_PROJECT" \
-            "--boot-disk-size=${DISK}GB" --maintenance-policy=TERMINATE "${spot[@]}" \
+            "--boot-disk-size=${DISK}GB" --maintenance-policy=TERMINATE \
+            "--provisioning-model=$kind" "${taken[@]}" \
             --scopes=https://www.googleapis.com/auth/cloud-platform
-    exists instance-groups ||
+    fi
+    if exists instance-groups; then
+        same "instance-groups managed" targetSize "$SIZE" "--zone=$ZONE"
+    else
         compute instance-groups managed create "$NAME" "--zone=$ZONE" "--size=$SIZE" \
             "--template=$NAME" "${slice[@]}"
+    fi
 }
 
 # The names of the machines, in the same order each time.
@@ -102,17 +127,20 @@ place() {
 up() {
     local names index=0 name words
     create
-    compute instance-groups managed wait-until "$NAME" --stable "--zone=$ZONE" --timeout=3600
+    compute instance-groups managed wait-until "$NAME" --stable "--zone=$ZONE" --timeout=3600 ||
+        { stays && unavailable "$NAME has not all its machines; try again later"; }
     scratch
     pack "$checkout" "$folder/vdm.tgz"
     mapfile -t names < <(machines)
-    ((${#names[@]} == SIZE)) || unavailable "$NAME has ${#names[@]} of $SIZE machines; try again later"
+    ((${#names[@]} == SIZE)) ||
+        { stays && unavailable "$NAME has ${#names[@]} of $SIZE machines; try again later"; }
     for name in "${names[@]}"; do
         read -ra words <<< "$(place "$index" "${names[0]}")"
         compute scp "$folder/vdm.tgz" "$name:" "--zone=$ZONE"
         on_machine "$name" "$(on_host start "$@" "${words[@]}")"
         index=$((index + 1))
     done
+    stays
 }
 
 on_all() {
@@ -157,7 +185,7 @@ up)
     ;;
 state) on_all "bash vdm/launch/_host.sh state" ;;
 logs) on_machine "$(machines | head -n 1)" "bash vdm/launch/_host.sh log" ;;
-stop) on_all "bash vdm/launch/_host.sh stop" ;;
+stop) on_all "bash vdm/launch/_host.sh stop" && stays ;;
 delete) delete ;;
 *) refuse "$verb is none of up, state, logs, stop, delete" ;;
 esac

@@ -46,13 +46,27 @@ workload() {
         --zone "$ZONE" "${@:2}"
 }
 
+# Where kubectl asks: this cluster, which xpk makes regional, not the one that was asked last.
+connect() {
+    local found=$ZONE location=$ZONE
+    if ((!dry_run)); then
+        found=$(gcloud container clusters list "--project=$PROJECT" "--filter=name=$CLUSTER" \
+            "--format=value(location)") || unavailable "gcloud does not tell where $CLUSTER is"
+        grep -qx -- "$ZONE" <<< "$found" || location=${ZONE%-*}
+        grep -qx -- "$location" <<< "$found" || refuse "no cluster $CLUSTER in $location of $PROJECT"
+    fi
+    call gcloud container clusters get-credentials "$CLUSTER" "--project=$PROJECT" \
+        "--location=$location" --quiet || unavailable "gcloud has no credentials for $CLUSTER"
+    context=gke_${PROJECT}_${location}_$CLUSTER
+}
+
 # ABSENT, Completed, Failed, or RUNNING.
 jobset_state() {
     ((dry_run)) && echo ABSENT && return
     local found
-    found=$(kubectl get jobset --ignore-not-found "$NAME" \
+    found=$(kubectl --context "$context" get jobset --ignore-not-found "$NAME" \
         -o 'jsonpath={.metadata.name} {.status.terminalState}') ||
-        unavailable "kubectl does not reach $CLUSTER; run: gcloud container clusters get-credentials"
+        unavailable "kubectl does not reach $CLUSTER"
     case $found in
     "") echo ABSENT ;;
     *" ") echo RUNNING ;;
@@ -87,7 +101,8 @@ up() {
 remove() {
     local state
     state=$(jobset_state)
-    [[ $dry_run == 0 && $state == ABSENT ]] || workload delete --quiet
+    [[ $dry_run == 1 || $state != ABSENT ]] || refuse "no $NAME in $CLUSTER; nothing was deleted"
+    workload delete --quiet
 }
 
 take_common_options "$@"
@@ -104,14 +119,20 @@ form RESTARTS '^[0-9]+$' "how often"
 form GRACE '^[1-9][0-9]*$' "seconds"
 program xpk
 program kubectl
+program gcloud
 case $verb in
 up)
     need IMAGE us-docker.pkg.dev/my-project/vdm/vdm:1
     check_training "$checkout" "${@:2}"
+    connect
     up "${@:2}"
     ;;
-state) call kubectl get jobset,pods -l "$LABEL" ;;
-logs) call kubectl logs -f -l "$LABEL,batch.kubernetes.io/job-completion-index=0" --tail=100 ;;
-stop | delete) remove ;;
+state) connect && call kubectl --context "$context" get jobset,pods -l "$LABEL" ;;
+logs)
+    connect
+    call kubectl --context "$context" logs -f --tail=100 \
+        -l "$LABEL,batch.kubernetes.io/job-completion-index=0"
+    ;;
+stop | delete) connect && remove ;;
 *) refuse "$verb is none of up, state, logs, stop, delete" ;;
 esac

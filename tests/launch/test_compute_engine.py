@@ -1,7 +1,7 @@
 """compute_engine_mig.sh with a recorder in place of gcloud."""
 
 import pytest
-from launch.fakes import TRAINING, Fakes
+from launch.fakes import TRAINING, Fakes, refused
 
 SETTINGS = {
     "PROJECT": "p",
@@ -19,7 +19,13 @@ THERE = {
     "instance-templates list": ["vdm"],
     "instance-groups list": ["vdm"],
 }
-LOOKS = (" list ", "list-instances")
+SAME = {
+    "acceleratorTopology": ["2x2x2"],
+    "machineType": ["tpu7x-standard-4t"],
+    "provisioningModel": ["SPOT"],
+    "targetSize": ["2"],
+}
+LOOKS = (" list ", " describe ", "list-instances")
 
 
 @pytest.fixture
@@ -78,15 +84,45 @@ def test_one_machine_is_not_numbered(fakes):
 
 
 def test_what_is_there_is_not_made_again(fakes):
-    fakes.answers(MACHINES | THERE)
-    assert fakes.run("compute_engine_mig.sh", "up", *TRAINING, **SLICE).returncode == 0
+    fakes.answers(MACHINES | THERE | SAME)
+    ended = fakes.run("compute_engine_mig.sh", "up", *TRAINING, **SLICE)
+    assert ended.returncode == 0 and "vdm stays and costs" in ended.stderr
     assert not fakes.called(" create ") and len(fakes.called("_host.sh start")) == 2
 
 
-def test_too_few_machines_are_not_started(fakes):
-    fakes.answers(THERE | {"list-instances": ["vdm-a"]})
+@pytest.mark.parametrize(
+    ("setting", "other", "field"),
+    [
+        ("TOPOLOGY", "2x2x4", "acceleratorTopology"),
+        ("MACHINE", "ct6e-standard-4t", "machineType"),
+        ("SPOT", "no", "provisioningModel is SPOT and not STANDARD"),
+        ("SIZE", "3", "targetSize is 2 and not 3"),
+    ],
+)
+def test_what_is_there_of_another_setting_is_refused(fakes, setting, other, field):
+    fakes.answers(MACHINES | THERE | SAME)
+    ended = fakes.run("compute_engine_mig.sh", "up", *TRAINING, **SLICE | {setting: other})
+    assert refused(ended) and field in ended.stderr and "delete it" in ended.stderr
+    assert done(fakes) == []
+
+
+def test_what_is_in_another_place_is_not_taken_for_this(fakes):
+    assert fakes.run("compute_engine_mig.sh", "delete", **SETTINGS).returncode == 0
+    group, template, policy = (call[5] for call in fakes.calls)
+    assert group == r"--filter=name=vdm AND zone~/us-central1-c$"
+    assert template == "--filter=name=vdm"
+    assert policy == r"--filter=name=vdm AND region~/us-central1$"
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [({"list-instances": ["vdm-a"]}, "1 of 2 machines"), ({"wait-until": [1]}, "not all")],
+)
+def test_too_few_machines_are_not_started_and_it_says_that_they_cost(fakes, answers, said):
+    fakes.answers(THERE | SAME | answers)
     ended = fakes.run("compute_engine_mig.sh", "up", *TRAINING, **SLICE)
-    assert ended.returncode == 75 and "1 of 2 machines" in ended.stderr
+    assert ended.returncode == 75 and said in ended.stderr
+    assert "vdm stays and costs; this ends it: launch/compute_engine_mig.sh delete" in ended.stderr
     assert not fakes.called("_host.sh start")
 
 

@@ -13,6 +13,7 @@ UV = """\
 # Makes what uv makes, of a Python that is here.
 echo "$*" >> "$FAKES/calls"
 [ ! -e "$FAKES/slow" ] || { echo > "$FAKES/slow"; sleep 100; }
+[ ! -s "$FAKES/broken" ] || { rm "$FAKES/broken"; exit 1; }
 [ ! -e "$FAKES/broken" ] || exit 1
 if [ "$1" = venv ]; then mkdir -p "${@: -1}/bin"; cp "$FAKES/python" "${@: -1}/bin/python"; fi
 """
@@ -103,12 +104,18 @@ def test_another_extra_is_installed_anew(host):
     assert len(host.installs) == 4
 
 
-def test_an_installation_that_failed_is_tried_again(host):
+def test_an_installation_that_failed_is_tried_again_but_not_for_ever(host):
+    """No launcher starts this code again; and it is more than that of a task stopped beside it."""
     (host.folder / "broken").touch()
-    failed = host.run("_entry.sh", *TRAINING)
-    assert failed.returncode == 75 and failed.stderr.startswith("error: ") and not host.told
-    (host.folder / "broken").unlink()
-    assert host.run("_entry.sh", *TRAINING).returncode == 0 and len(host.told) == 1
+    failed = host.run("_entry.sh", *TRAINING, VDM_JAX_PAUSE="0")
+    assert failed.returncode == 78 and failed.stderr.startswith("error: ") and not host.told
+    assert len(host.installs) == 3
+    (host.folder / "broken").write_text("1")  # the next alone
+    mended = host.run("_entry.sh", *TRAINING, VDM_JAX_PAUSE="0", VDM_JAX_TRIES="2")
+    assert mended.returncode == 0 and len(host.told) == 1
+    (host.folder / "broken").write_text("1")
+    settings = {"VDM_JAX_EXTRA": "tpu", "VDM_JAX_TRIES": "1"}
+    assert host.run("_entry.sh", *TRAINING, **settings).returncode == 78
 
 
 def test_in_an_image_nothing_is_installed(host):
@@ -154,11 +161,26 @@ def test_a_host_runs_one_training_and_tells_of_it(host):
     until(lambda: host.told)
     assert host.run("_host.sh", "stop").returncode == 0
     assert host.told[1:] == ["saved"]
-    assert host.run("_host.sh", "state").stdout == "ended 75\n"
+    assert host.run("_host.sh", "state").stdout == "stopped\n"
+    assert host.run("_host.sh", "resume", *TRAINING).stdout == "stopped\n"
+    assert host.told[1:] == ["saved"]
     (host.folder / "long").unlink()
     assert host.run("_host.sh", "start", *TRAINING).stdout == "started\n"
     until(lambda: host.run("_host.sh", "state").stdout == "ended 0\n")
     assert len(host.told) == 3
+    assert host.run("_host.sh", "stop").returncode == 0
+    assert host.run("_host.sh", "state").stdout == "ended 0\n"
+
+
+def test_a_host_resumes_what_ended_by_itself_and_keeps_a_stop_between_two_starts(host):
+    (host.folder / "vdm.code").write_text("75\n")
+    assert host.run("_host.sh", "state").stdout == "ended 75\n"
+    assert host.run("_host.sh", "resume", *TRAINING).stdout == "started\n"
+    until(lambda: host.run("_host.sh", "state").stdout == "ended 0\n")
+    (host.folder / "vdm.code").write_text("75\n")
+    assert host.run("_host.sh", "stop").returncode == 0  # nothing runs just now
+    assert host.run("_host.sh", "state").stdout == "stopped\n"
+    assert host.run("_host.sh", "resume", *TRAINING).stdout == "stopped\n"
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -68,19 +69,45 @@ def test_a_wrong_value_is_found(jobset, name, value):
     assert faults(jobset)
 
 
-def test_what_is_saved_goes_on_and_what_is_hopeless_ends(jobset):
-    """75 fails a job without being named; 1 and 2 end the set. Each rule has its own reason."""
+def action(jobset, code, taken):
+    """What follows when a pod ends with this code, or as its machine was taken: the first rule of
+    its job that fits names the failure, by its place; then the first of the set."""
     (job,) = jobset["spec"]["replicatedJobs"]
-    (rule,) = job["template"]["spec"]["podFailurePolicy"]["rules"]
+    reason, message = "BackoffLimitExceeded", "Job has reached the specified backoff limit"
+    for place, rule in enumerate(job["template"]["spec"]["podFailurePolicy"]["rules"]):
+        codes = rule.get("onExitCodes", {"values": []})["values"]
+        if (taken and "onPodConditions" in rule) or code in codes:
+            reason, message = "PodFailurePolicy", f"x matching FailJob rule at index {place}"
+            break
+    for rule in jobset["spec"]["failurePolicy"]["rules"]:
+        patterns = rule.get("onJobFailureMessagePatterns", [""])
+        if reason in rule["onJobFailureReasons"] and any(re.search(p, message) for p in patterns):
+            return rule["action"]
+    return "RestartJobSet"
+
+
+@pytest.mark.parametrize(
+    ("code", "taken", "expected"),
+    [
+        (75, False, "RestartJobSetAndIgnoreMaxRestarts"),
+        (137, True, "RestartJobSetAndIgnoreMaxRestarts"),
+        (1, False, "FailJobSet"),
+        (2, False, "FailJobSet"),
+        (137, False, "RestartJobSet"),
+        (139, False, "RestartJobSet"),
+    ],
+)
+def test_only_what_is_saved_or_was_taken_goes_on_without_count(jobset, code, taken, expected):
+    assert action(jobset, code, taken) == expected
+    assert jobset["spec"]["failurePolicy"]["maxRestarts"] == 100
+
+
+def test_the_parts_of_the_pod_fit(jobset):
+    (job,) = jobset["spec"]["replicatedJobs"]
     pod = job["template"]["spec"]["template"]["spec"]
-    assert rule["onExitCodes"]["values"] == [1, 2]
-    assert rule["onExitCodes"]["containerName"] == pod["containers"][0]["name"]
+    for rule in job["template"]["spec"]["podFailurePolicy"]["rules"]:
+        named = rule.get("onExitCodes", {"containerName": "train"})["containerName"]
+        assert rule["action"] == "FailJob" and named == pod["containers"][0]["name"]
     assert pod["restartPolicy"] == "Never"  # or a podFailurePolicy is refused
-    rules = jobset["spec"]["failurePolicy"]["rules"]
-    actions = {tuple(rule["onJobFailureReasons"]): rule["action"] for rule in rules}
-    assert actions == {
-        ("PodFailurePolicy",): "FailJobSet",
-        ("BackoffLimitExceeded",): "RestartJobSetAndIgnoreMaxRestarts",
-    }
     mounted = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}

@@ -31,7 +31,7 @@ def fakes(tmp_path):
 
 def test_shellcheck_finds_nothing():
     scripts = [*sorted(LAUNCH.glob("*.sh")), LAUNCH / "slurm.sbatch"]
-    assert len(scripts) == 7
+    assert len(scripts) == 8
     done = subprocess.run(
         [Path(sys.executable).with_name("shellcheck"), "-x", *scripts],
         cwd=LAUNCH.parent,
@@ -94,6 +94,7 @@ def test_a_training_that_cannot_run_is_refused_before_anything_is_made(
         ("tpu_vm.sh", {"ACCELERATOR": "v7x-8"}),
         ("tpu_vm.sh", {"SPOT": "true"}),
         ("tpu_vm.sh", {"NAME": "My_Run"}),
+        ("tpu_vm.sh", {"TRIES": "0"}),
         ("compute_engine_mig.sh", {"SIZE": "0"}),
         ("compute_engine_mig.sh", {"TOPOLOGY": "2by4"}),
         ("gke_xpk.sh", {"SLICES": "many"}),

@@ -68,7 +68,7 @@ def test_each_machine_runs_the_entry_script(recorded):
     assert recorded.calls == [["srun", "--wait=60", "bash", f"{LAUNCH}/_entry.sh", *TRAINING]]
 
 
-@pytest.mark.parametrize("code", [75, 1, 2])
+@pytest.mark.parametrize("code", [75, 78, 1, 2])
 def test_only_what_was_stopped_before_its_last_step_is_queued_again(recorded, code):
     recorded.answers({"srun": [code]})
     assert recorded.run("slurm.sbatch", *TRAINING, **JOB).returncode == code

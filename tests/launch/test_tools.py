@@ -33,6 +33,7 @@ def tool(package, *command, **environment):
 
 def test_xpk_renders_a_jobset_that_the_api_takes_and_sigterm_passes(tmp_path):
     fakes = Fakes(tmp_path, "xpk", "kubectl", "gcloud")
+    fakes.answers({"clusters list": ["us-east5"]})
     assert fakes.run("gke_xpk.sh", "up", *TRAINING, **CLOUD).returncode == 0
     (create,) = fakes.called("xpk")
     manifest = tmp_path / "jobset.yaml"
@@ -70,7 +71,7 @@ def test_xpk_reads_the_commands_of_the_readme(tmp_path):
     fakes = Fakes(tmp_path, *PROGRAMS)
     assert given(fakes).returncode == 0
     commands = fakes.called("xpk ")
-    verbs = ["cluster create", "storage attach", "workload create"]
+    verbs = ["cluster create", "storage attach", "workload create", "workload delete"]
     assert [" ".join(command[1:3]) for command in commands] == verbs
     done = tool(XPK, "python", "-c", READ, json.dumps(commands), HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr[-2000:]

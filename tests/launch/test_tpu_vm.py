@@ -1,12 +1,15 @@
 """tpu_vm.sh with a recorder in place of gcloud: what it asks for, and when it asks again."""
 
 import pytest
-from launch.fakes import TRAINING, Fakes
+from launch.fakes import TRAINING, Fakes, refused
 
 SETTINGS = {"PROJECT": "p", "ZONE": "us-east5-b", "PAUSE": "0"}
 WHERE = ["--project=p", "--zone=us-east5-b", "--quiet"]
 LIST = "queued-resources list"
 STATE = "_host.sh state"
+LOOK = "queued-resources describe"
+SLICE = '{"spot": {}, "tpu": {"nodeSpec": [{"node": {"acceleratorType": "v6e-8"}}]}}'
+COSTS = "vdm stays and costs; this ends it: launch/tpu_vm.sh delete"
 
 
 @pytest.fixture
@@ -16,7 +19,8 @@ def fakes(tmp_path):
 
 def kinds(fakes):
     """What was done, without looks at the state of the slice."""
-    names = {"create": "create", "delete": "delete", "scp": "scp", "_host.sh start": "start"}
+    verbs = ("create", "delete", "scp", "_host.sh start", "_host.sh resume")
+    names = {verb: verb.split()[-1] for verb in verbs}
     found = (
         next((kind for words, kind in names.items() if f"{words} " in " ".join(call)), None)
         for call in fakes.calls
@@ -56,7 +60,7 @@ def test_settings_reach_the_request(fakes):
 
 
 def test_a_slice_that_is_there_is_not_asked_for_again(fakes):
-    fakes.answers({LIST: ["ACTIVE"]})
+    fakes.answers({LIST: ["ACTIVE"], LOOK: [SLICE]})
     for _ in range(2):
         assert fakes.run("tpu_vm.sh", "up", *TRAINING, **SETTINGS).returncode == 0
     assert kinds(fakes) == ["scp", "start"] * 2
@@ -77,6 +81,7 @@ def test_up_does_not_wait_for_ever(fakes):
     fakes.answers({LIST: ["", "WAITING_FOR_RESOURCES"]})
     done = fakes.run("tpu_vm.sh", "up", *TRAINING, PATIENCE="0", **SETTINGS)
     assert done.returncode == 75 and "WAITING_FOR_RESOURCES after 0 s" in done.stderr
+    assert COSTS in done.stderr
     assert kinds(fakes) == ["create"]
 
 
@@ -91,25 +96,108 @@ def test_keep_starts_anew_after_a_preemption_until_the_training_ended(fakes):
         {
             LIST: ["", "ACTIVE", "ACTIVE", "SUSPENDED", "SUSPENDED", "", "ACTIVE"],
             STATE: ["running", "ended 75", "", "ended 0"],
+            LOOK: [SLICE],
         }
     )
     done = fakes.run("tpu_vm.sh", "keep", *TRAINING, **SETTINGS)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "ended 0"
-    first, copied = ["create", "scp", "start"], ["scp", "start"]
-    assert kinds(fakes) == [*first, "delete", *first, *copied]
+    again = ["scp", "resume"]
+    assert kinds(fakes) == ["create", "scp", "start", "delete", "create", *again, *again]
 
 
-def test_keep_ends_with_the_code_of_a_training_that_failed(fakes):
-    fakes.answers({LIST: ["ACTIVE"], STATE: ["ended 2"]})
-    assert fakes.run("tpu_vm.sh", "keep", *TRAINING, **SETTINGS).returncode == 2
+@pytest.mark.parametrize("code", [0, 1, 2, 78])
+def test_keep_ends_with_the_code_of_a_training_that_ended_and_says_what_costs(fakes, code):
+    fakes.answers({LIST: ["ACTIVE"], LOOK: [SLICE], STATE: [f"ended {code}"]})
+    done = fakes.run("tpu_vm.sh", "keep", *TRAINING, **SETTINGS)
+    assert done.returncode == code and COSTS in done.stderr
+
+
+@pytest.mark.parametrize("failing", ["tpu-vm scp", "_host.sh start"])
+def test_keep_tries_again_where_ssh_is_not_ready_yet(fakes, failing):
+    """Then nothing is unpacked, and a look at the training would fail for ever."""
+    fakes.answers(
+        {LIST: ["", "ACTIVE"], LOOK: [SLICE], failing: [255, 1, "ok"], STATE: ["ended 0"]}
+    )
+    done = fakes.run("tpu_vm.sh", "keep", *TRAINING, **SETTINGS)
+    assert done.returncode == 0, done.stderr
+    assert kinds(fakes)[-2:] == ["scp", "start"] and len(fakes.called(failing)) == 3
+    assert len(fakes.called(STATE)) == 1 and kinds(fakes).count("create") == 1
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [{"tpu-vm scp": [255]}, {STATE: ["ended 75"]}, {LIST: [1]}],
+    ids=["no ssh", "no progress", "no gcloud"],
+)
+def test_keep_gives_up_after_starts_in_which_nothing_ran(fakes, answers):
+    fakes.answers({LIST: ["ACTIVE"], LOOK: [SLICE]} | answers)
+    done = fakes.run("tpu_vm.sh", "keep", *TRAINING, TRIES="3", **SETTINGS)
+    assert done.returncode == 75 and "3 starts" in done.stderr and COSTS in done.stderr
+    assert len(fakes.called("scp")) == (0 if LIST in answers else 3)
+
+
+def test_what_ran_between_is_no_failure(fakes):
+    fakes.answers(
+        {LIST: ["ACTIVE"], LOOK: [SLICE], STATE: ["running", "ended 75"] * 2 + ["ended 0"]}
+    )
+    assert fakes.run("tpu_vm.sh", "keep", *TRAINING, TRIES="2", **SETTINGS).returncode == 0
+
+
+def test_keep_ends_where_the_training_was_stopped_by_another_command(fakes):
+    fakes.answers({LIST: ["ACTIVE"], LOOK: [SLICE], STATE: ["running", "stopped"]})
+    done = fakes.run("tpu_vm.sh", "keep", *TRAINING, **SETTINGS)
+    assert done.returncode == 75 and "was stopped" in done.stderr and COSTS in done.stderr
+    assert kinds(fakes) == ["scp", "start"]
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        ["ACTIVE", "ACTIVE", "DELETING", ""],
+        ["", "ACTIVE", ""],
+        ["", "WAITING_FOR_RESOURCES", ""],
+        ["ACTIVE", "SUSPENDED", ""],
+    ],
+)
+def test_keep_does_not_ask_anew_for_a_slice_that_another_command_deleted(fakes, looks):
+    fakes.answers({LIST: looks, LOOK: [SLICE], STATE: ["running"]})
+    done = fakes.run("tpu_vm.sh", "keep", *TRAINING, **SETTINGS)
+    assert done.returncode == 2 and "was deleted meanwhile" in done.stderr
+    assert kinds(fakes).count("create") == looks.count("") - 1
+
+
+def test_keep_asks_again_where_its_own_request_failed(fakes):
+    fakes.answers(
+        {LIST: ["SUSPENDED", "", "", "", "ACTIVE"], LOOK: [SLICE], "create": [1, ""],
+         STATE: ["ended 0"]}
+    )  # fmt: skip
+    assert fakes.run("tpu_vm.sh", "keep", *TRAINING, **SETTINGS).returncode == 0
+    assert kinds(fakes) == ["delete", "create", "create", "scp", "start"]
+
+
+@pytest.mark.parametrize("verb", ["up", "keep"])
+@pytest.mark.parametrize(
+    "other",
+    [{"ACCELERATOR": "v6e-16"}, {"ACCELERATOR": "v6e-4"}, {"SPOT": "no"}],
+)
+def test_a_slice_of_other_settings_is_refused(fakes, verb, other):
+    fakes.answers({LIST: ["ACTIVE"], LOOK: [SLICE]})
+    done = fakes.run("tpu_vm.sh", verb, *TRAINING, **SETTINGS | other)
+    assert refused(done) and "delete it" in done.stderr and kinds(fakes) == []
+    on_demand = SLICE.replace('"spot"', '"guaranteed"')
+    fakes.answers({LIST: ["ACTIVE"], LOOK: [on_demand]})
+    assert refused(fakes.run("tpu_vm.sh", verb, *TRAINING, **SETTINGS))
 
 
 def test_delete_and_stop(fakes):
     fakes.answers({LIST: [""]})
-    assert fakes.run("tpu_vm.sh", "delete", **SETTINGS).returncode == 0 and kinds(fakes) == []
+    absent = fakes.run("tpu_vm.sh", "delete", **SETTINGS)
+    assert absent.returncode == 0 and "no vdm in us-east5-b" in absent.stderr
+    assert kinds(fakes) == []
     fakes.answers({LIST: ["ACTIVE"]})
     assert fakes.run("tpu_vm.sh", "delete", **SETTINGS).returncode == 0
     assert kinds(fakes) == ["delete"]
-    assert fakes.run("tpu_vm.sh", "stop", **SETTINGS).returncode == 0
+    stopped = fakes.run("tpu_vm.sh", "stop", **SETTINGS)
+    assert stopped.returncode == 0 and COSTS in stopped.stderr
     assert "--command=bash vdm/launch/_host.sh stop" in fakes.calls[-1]
     assert "--worker=all" in fakes.calls[-1]
