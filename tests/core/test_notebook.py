@@ -70,6 +70,15 @@ time.sleep(60)
 """
 
 
+@pytest.fixture
+def interruptible():
+    """This process hears Ctrl-C, which workers of pytest-xdist do not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_command_is_asked_to_stop(tmp_path, capsys):
     (tmp_path / "save.py").write_text(SAVES)
     main = threading.main_thread().ident
