@@ -19,8 +19,8 @@
 # How good are its videos? A model beside simple answers, on clips that it never saw, with the 95 %
 # interval of every number.
 #
-# **Minutes to expect.** On two CPU cores, measured: 5 to train the model of the first notebook, if there
-# is none yet, and 2 to draw and measure 64 clips. On a TPU it was not measured yet.
+# **Minutes to expect.** On two CPU cores, measured: 5 to 7 to train the model of the first notebook, if
+# there is none yet, and 2 to draw and measure 64 clips. On a TPU it was not measured yet.
 
 # %%
 # @title Install

@@ -19,7 +19,7 @@
 # Train a small video diffusion model from nothing and watch it learn: a caption and a first frame
 # become a clip. Nothing is downloaded but the packages.
 #
-# **Minutes to expect.** On two CPU cores 5 to 6, measured: 4 min 36 s of training, then the clip. On a
+# **Minutes to expect.** On two CPU cores 5 to 8, measured: 4 min 36 s to 6 min 52 s of training, then the clip. On a
 # TPU it was not measured yet. Installing adds one or two.
 
 # %%
