@@ -66,13 +66,11 @@ def of_line(line: str) -> Iterator[Command]:
 
 def wrong(command: Command) -> str:
     """What is wrong with a command, seen without running it; empty where nothing is."""
-    name = f"{command.module}.__main__"
-    if importlib.util.find_spec(command.module) is None:
+    spec = importlib.util.find_spec(command.module)
+    if spec is None:
         return f"there is no module {command.module}"
-    if not hasattr(importlib.util.find_spec(command.module), "submodule_search_locations"):
-        return f"{command.module} is no command"
-    if importlib.util.find_spec(command.module).submodule_search_locations is None:
-        name = command.module
+    is_package = spec.submodule_search_locations is not None
+    name = f"{command.module}.__main__" if is_package else command.module
     lead = _lead(command.words)
     config = _value(command.words, "--config")
     if config is not None:

@@ -29,6 +29,7 @@ Write a model directory of a config's model with weights that are not trained.
 
 
 def main(args: Sequence[str]) -> int:
+    """Exit code 0: the directory is written."""
     own = options.own(args, ("--config", "--output"), ("--help", "-h"))
     if own.switches:
         print(USAGE)
