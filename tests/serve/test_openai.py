@@ -1,13 +1,18 @@
 """The real `openai` client, unchanged, against a server; and the same over bare HTTP."""
 
+import asyncio
 import base64
 import json
+import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from serve.raw import form
 from serve.served import picture
 
 from vdm_jax.core import video as videos
+from vdm_jax.serve.api.app import Opened
 
 openai = pytest.importorskip("openai")
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API is scheduled:DeprecationWarning")
@@ -220,6 +225,44 @@ def test_over_bare_http(served):
     assert page["has_more"] and page["last_id"] == page["data"][0]["id"] == page["first_id"]
     status, headers, content = served.call("GET", "/v1/nothing")
     assert status == 404 and b'"error"' in content
+
+
+def test_what_is_deleted_while_it_is_asked_for_comes_whole_or_is_not_found(served):
+    """Many readers of pictures whose videos go at that moment: none hears of a fault."""
+    sent = picture(64)
+    kind, body = form([("prompt", "x")], [("input_reference", "a.png", sent)])
+    with ThreadPoolExecutor(6) as readers:
+        for _ in range(40):
+            status, _, content = served.call("POST", "/v1/videos", body, headers=dict(kind))
+            assert status == 200
+            path = f"/v1/videos/{json.loads(content)['id']}"
+            whole = served.call("GET", f"{path}/content?variant=reference")[2]
+            asked = [
+                readers.submit(served.call, "GET", f"{path}/content?variant=reference")
+                for _ in range(6)
+            ]
+            assert served.call("DELETE", path)[0] == 200
+            for status, _, content in (each.result() for each in asked):
+                assert (status == 200 and content == whole) or status == 404, status
+    assert "Traceback" not in served.words()
+
+
+@pytest.mark.parametrize("first", [0, 100_000])
+def test_an_open_file_is_sent_though_its_name_is_gone(tmp_path, first):
+    content = random.Random(0).randbytes(200_000)
+    path = tmp_path / "video.mp4"
+    path.write_bytes(content)
+    file = path.open("rb")
+    app, sent = Opened(file, "video/mp4", "a.mp4"), []
+    path.unlink()
+
+    async def take(message):
+        sent.append(message.get("body", b""))
+
+    scope = {"type": "http", "method": "GET", "headers": [(b"range", b"bytes=%d-" % first)]}
+    asyncio.run(app(scope | {"asgi": {"spec_version": "2.4"}}, None, take))
+    assert b"".join(sent) == content[first:]
+    assert file.closed
 
 
 def test_progress_is_told_while_it_is_drawn(served):

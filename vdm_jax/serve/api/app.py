@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -38,6 +38,19 @@ VARIANTS = {
 }
 COLAB = (".googleusercontent.com", ".colab.dev", ".prod.colab.dev")
 """Names under which Colab shows a notebook's own ports to its user."""
+
+
+class Opened(FileResponse):
+    """What an open file holds, by ranges too; it is closed once it is sent."""
+
+    def __init__(self, file: BinaryIO, media_type: str, filename: str) -> None:
+        self._file, stat = file, os.fstat(file.fileno())
+        path = f"/dev/fd/{file.fileno()}"  # the file itself, even where its name is gone
+        super().__init__(path, media_type=media_type, filename=filename, stat_result=stat)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        with self._file:
+            await super().__call__(scope, receive, send)
 
 
 def needs(scope: str) -> Any:
@@ -177,10 +190,8 @@ def _videos(app: FastAPI, service: Service) -> None:
         if variant not in VARIANTS:
             raise invalid(f"variant must be one of {', '.join(VARIANTS)}", "variant")
         name, kind = VARIANTS[variant]
-        path, stat = service.content(caller, video_id, name)
-        return FileResponse(
-            path, media_type=kind, filename=f"{video_id}{path.suffix}", stat_result=stat
-        )
+        filename = f"{video_id}{Path(name).suffix}"
+        return Opened(service.content(caller, video_id, name), kind, filename)
 
     @app.post("/v1/videos/{video_id}/remix", openapi_extra=body_of(*JSON, model=wire.Remix))
     async def remix(request: Request, video_id: str, caller: Writer) -> JSONResponse:

@@ -1,14 +1,14 @@
 """What the routes do: from a request to a stored job, from a stored job to what is told of it."""
 
 import asyncio
-import os
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -122,17 +122,19 @@ class Service:
             raise absent()
         self.files.remove(video)
 
-    def content(self, caller: Caller, video: str, name: str) -> tuple[Path, os.stat_result]:
-        """A file of a video. Raises ApiError where it is not there, or not yet."""
+    def content(self, caller: Caller, video: str, name: str) -> BinaryIO:
+        """A file of a video, open: what is deleted meanwhile can still be read to its end.
+
+        Raises ApiError where it is not there, or not yet.
+        """
         job = self.owned(caller, video)
         if name == files.REFERENCE and not job.reference:
             raise ApiError(404, "not_found", "this video was made without a picture")
         if name != files.REFERENCE and job.status != jobs.COMPLETED:
             raise ApiError(404, "not_ready", f"this video is {job.status.replace('_', ' ')}")
-        path = self.files.path(video, name)
         try:
-            return path, path.stat()
-        except OSError:
+            return self.files.path(video, name).open("rb")
+        except FileNotFoundError:
             raise ApiError(404, "not_found", "the file is gone") from None
 
     # ---- Pictures --------------------------------------------------------------------------------
@@ -168,7 +170,8 @@ class Service:
             if job is None:
                 break
             if job.status == jobs.COMPLETED:
-                return self.files.path(image, files.IMAGE).read_bytes()
+                with suppress(FileNotFoundError):  # deleted since: so is its row
+                    return self.files.path(image, files.IMAGE).read_bytes()
             if job.status == jobs.FAILED:
                 raise ApiError(500, job.error_code, job.error_message)
             await asyncio.sleep(0.1)
