@@ -22,7 +22,7 @@ def refused(table, tmp_path, **options):
     options = {"heads": 4, "image_size": 48, "num_frames": 6, **options}
     with pytest.raises(Refusal) as refusal:
         videomae.write(
-            Request(source=str(tmp_path / "file.pth"), output=str(tmp_path / "out"), **options)
+            Request(from_=str(tmp_path / "file.pth"), output=str(tmp_path / "out"), **options)
         )
     assert not (tmp_path / "out").exists()
     return str(refusal.value)
@@ -67,7 +67,7 @@ def test_what_a_file_does_not_say_is_asked_for(table, tmp_path):
 
 def test_folders_of_something_else_are_refused(tmp_path):
     reference.model(VideoMAEModel).float().save_pretrained(tmp_path / "theirs")
-    request = Request(source=str(tmp_path / "theirs"), output=str(tmp_path / "out"))
+    request = Request(from_=str(tmp_path / "theirs"), output=str(tmp_path / "out"))
     with pytest.raises(Refusal, match=r"fc_norm\.weight is missing"):
         videomae.write(request)  # pooled, and without the norm that only classifiers have
     config = tmp_path / "theirs" / "config.json"

@@ -45,8 +45,8 @@ class Request:
     """Bring the weights of Stable Video Diffusion or of Stable Diffusion 2 here, take a model back
     to diffusers, or make a model of a training run."""
 
-    source: str = ""
-    """What to convert; also written --from. A diffusers folder or, of Stable Video Diffusion, a
+    from_: str = ""
+    """What to convert. A diffusers folder or, of Stable Video Diffusion, a
     single file (safetensors or torch); or a model or run directory of this package: of a run its
     averaged weights, whole. Stable Diffusion 2 (2.1 as well; not 1 and not XL) is what training
     begins with, configs/svd_stage1_image.py: until then it makes no pictures here, for its noise
@@ -79,10 +79,9 @@ class Request:
 def main(args: Sequence[str]) -> int:
     """Exit code 0, and lines that say what was found and written."""
     logging.getLogger("absl").setLevel(logging.ERROR)
-    args = [re.sub(r"^--from(?=$|=)", "--source", arg) for arg in args]
     request = configs.override(Request(), args, prog=PROG)
     _check(request)
-    if _is_ours(Path(request.source)) or request.to != "model":
+    if _is_ours(Path(request.from_)) or request.to != "model":
         _from_ours(request)
     else:
         _to_model(request)
@@ -90,7 +89,7 @@ def main(args: Sequence[str]) -> int:
 
 
 def _check(request: Request) -> None:
-    if not request.source:
+    if not request.from_:
         raise Refusal(f"--from is missing: a file or folder to convert; see {PROG} --help")
     if not request.check and not request.output:
         raise Refusal("--output is missing: the directory to write; or give --check")
@@ -98,8 +97,8 @@ def _check(request: Request) -> None:
         raise Refusal("--check writes nothing: leave out --output")
     if request.num_frames is not None and request.num_frames < 1:
         raise Refusal(f"--num-frames must be at least 1, got {request.num_frames}")
-    if not Path(request.source).exists():
-        raise Refusal(f"--from {request.source}: there is no such file or folder")
+    if not Path(request.from_).exists():
+        raise Refusal(f"--from {request.from_}: there is no such file or folder")
     if request.variant and not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", request.variant):
         raise Refusal(f"--variant {request.variant!r} is no part of a file name, such as fp16")
     if request.output and request.to != "lora":
@@ -114,7 +113,7 @@ def _check(request: Request) -> None:
 
 
 def _to_model(request: Request) -> None:
-    path = Path(request.source)
+    path = Path(request.from_)
     if request.lora:
         raise Refusal("--lora is for a model directory: convert the weights first, then add it")
     if request.sha256 and path.is_dir():
@@ -200,7 +199,7 @@ def _from_ours(request: Request) -> None:
         if getattr(request, name):
             use = "a model or a run" if request.to == "model" else f"--to {request.to}"
             raise Refusal(f"--{name.replace('_', '-')} is not for {use}")
-    source, output = Path(request.source), Path(request.output)
+    source, output = Path(request.from_), Path(request.output)
     config = load.describe(source)
     if request.to == "lora":
         layers = lora.write(source, config, output)
@@ -221,7 +220,7 @@ def _to_diffusers(request: Request, found: export.Export) -> None:
             for part in found.parts:
                 for _ in found.arrays(part, request.dtype, bar):
                     pass
-        print(f"{request.source}: all arrays are there, verified and finite")
+        print(f"{request.from_}: all arrays are there, verified and finite")
         return
     check_room(Path(request.output), found.file_bytes(request.dtype))
     with _bar("exporting", found.stored_bytes) as bar:
@@ -241,7 +240,7 @@ def _to_new_model(request: Request, found: published.Published) -> None:
     if request.check:
         with _bar("checking", found.nbytes) as bar:
             found.check_values(bar)
-        print(f"{request.source}: all arrays are there, verified and finite")
+        print(f"{request.from_}: all arrays are there, verified and finite")
         return
     check_room(Path(request.output), found.nbytes)
     with _bar("writing", found.nbytes) as bar:

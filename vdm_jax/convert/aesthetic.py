@@ -34,19 +34,18 @@ NAME = re.compile(r"(?:(?P<stem>[A-Za-z_][\w.]*?\.)??(?P<place>\d{1,4})\.|)(?P<k
 class Request:
     """Write a model directory that holds an aesthetic head."""
 
-    source: str = ""
-    """Torch or safetensors file of its linear layers; also written --from."""
+    from_: str = ""
+    """Torch or safetensors file of its linear layers."""
     output: str = ""
     """Directory to write; must not exist, or be empty."""
 
 
 def main(args: Sequence[str]) -> None:
-    args = [re.sub(r"^--from(?=$|=)", "--source", arg) for arg in args]
     request = configs.override(Request(), args, prog=PROG)
-    if not request.source or not request.output:
+    if not request.from_ or not request.output:
         raise Refusal(f"--from and --output are needed; see {PROG} --help")
     checkpoint.check_new(request.output)
-    config, weights = read(Path(request.source))
+    config, weights = read(Path(request.from_))
     checkpoint.save_weights(request.output, configs.to_json(config), weights)
     print(f"{request.output}: an aesthetic head of widths {', '.join(map(str, config.widths))}")
 

@@ -10,7 +10,6 @@ scale / sqrt(variance + epsilon), and shift - mean * the same. `metrics.fvd` use
 """
 
 import logging
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,8 +66,8 @@ class Request:
 
     output: str = ""
     """Directory to write; must not exist, or be empty."""
-    source: str = ""
-    """Torch or safetensors file, in place of fetching; also written --from."""
+    from_: str = ""
+    """Torch or safetensors file, in place of fetching."""
     epsilon: float = EPSILON
     """What batch norm adds to variances. VideoGPT, TATS and cd-fvd read i3d_pretrained_400.pt with
     1e-5; the network was trained with 1e-3."""
@@ -100,7 +99,6 @@ STATISTICS = Layout(
 
 def main(args: Sequence[str]) -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
-    args = [re.sub(r"^--from(?=$|=)", "--source", arg) for arg in args]
     request = configs.override(Request(), args, prog=PROG)
     if not request.output:
         raise Refusal("--output is missing: the directory to write")
@@ -108,7 +106,7 @@ def main(args: Sequence[str]) -> None:
         raise Refusal(f"--epsilon must lie in [0, 1), got {request.epsilon}")
     checkpoint.check_new(request.output)
     config = I3DConfig()
-    parts = from_torch(Path(request.source), config) if request.source else from_package(config)
+    parts = from_torch(Path(request.from_), config) if request.from_ else from_package(config)
     weights = folded(parts, config, request.epsilon)
     checkpoint.save_weights(request.output, configs.to_json(config), weights)
     print(f"{request.output}: I3D, {sum(a.size for a in weights.values()):,} numbers")

@@ -55,19 +55,18 @@ FIRST = "Conv2d_1a_3x3.conv.weight"
 class Request:
     """Write a model directory that holds the network of FID."""
 
-    source: str = ""
-    """pytorch-fid's file, of torch or safetensors; also written --from."""
+    from_: str = ""
+    """pytorch-fid's file, of torch or safetensors."""
     output: str = ""
     """Directory to write; must not exist, or be empty."""
 
 
 def main(args: Sequence[str]) -> None:
-    args = [re.sub(r"^--from(?=$|=)", "--source", arg) for arg in args]
     request = configs.override(Request(), args, prog=PROG)
-    if not request.source or not request.output:
+    if not request.from_ or not request.output:
         raise Refusal(f"--from and --output are needed; see {PROG} --help")
     checkpoint.check_new(request.output)
-    config, weights = read(Path(request.source))
+    config, weights = read(Path(request.from_))
     checkpoint.save_weights(request.output, configs.to_json(config), weights)
     count = sum(array.size for array in weights.values())
     print(f"{request.output}: the Inception network of FID, {count:,} numbers")

@@ -98,8 +98,8 @@ SPELLED = (
 class Request:
     """Write a model directory that holds an encoder of VideoMAE."""
 
-    source: str = ""
-    """The authors' file, or a folder of transformers; also written --from."""
+    from_: str = ""
+    """The authors' file, or a folder of transformers."""
     output: str = ""
     """Directory to write; must not exist, or be empty."""
     heads: int | None = None
@@ -119,9 +119,8 @@ class Piece(NamedTuple):
 
 
 def main(args: Sequence[str]) -> None:
-    args = [re.sub(r"^--from(?=$|=)", "--source", arg) for arg in args]
     request = configs.override(Request(), args, prog=PROG)
-    if not request.source or not request.output:
+    if not request.from_ or not request.output:
         raise Refusal(f"--from and --output are needed; see {PROG} --help")
     checkpoint.check_new(request.output)
     count = write(request)
@@ -130,7 +129,7 @@ def main(args: Sequence[str]) -> None:
 
 def write(request: Request) -> int:
     """How many numbers were brought. Raises one Refusal that names all that does not fit."""
-    path = Path(request.source)
+    path = Path(request.from_)
     with open_component(path, None) if path.is_dir() else open_source(path) as source:
         used = pieces(source.tensors())
         norm = next(

@@ -5,7 +5,6 @@ model.safetensors or pytorch_model.bin, and the tokenizer's files. The directory
 scores texts and pictures by: `python -m vdm_jax.curate … --weights clip=DIR`.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -52,19 +51,18 @@ TOKENIZER = "tokenizer"
 class Request:
     """Write a model directory that holds both towers of CLIP."""
 
-    source: str = ""
-    """Folder of a CLIPModel of transformers; also written --from."""
+    from_: str = ""
+    """Folder of a CLIPModel of transformers."""
     output: str = ""
     """Directory to write; must not exist, or be empty."""
 
 
 def main(args: Sequence[str]) -> None:
-    args = [re.sub(r"^--from(?=$|=)", "--source", arg) for arg in args]
     request = configs.override(Request(), args, prog=PROG)
-    if not request.source or not request.output:
+    if not request.from_ or not request.output:
         raise Refusal(f"--from and --output are needed; see {PROG} --help")
     checkpoint.check_new(request.output)
-    count = write(Path(request.source), Path(request.output))
+    count = write(Path(request.from_), Path(request.output))
     print(f"{request.output}: both towers of CLIP, {count:,} numbers")
 
 

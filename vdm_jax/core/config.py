@@ -149,8 +149,10 @@ def _schema(part: Any, title: str = "") -> Any:
             narrowed[name] = types.GenericAlias(tuple, tuple(map(_titled, values[name])))
         else:
             narrowed[name] = hints[name] if tunable(hints[name]) else tyro.conf.Fixed[hints[name]]
-        if name in words and not is_part(value):
-            narrowed[name] = Annotated[narrowed[name], tyro.conf.arg(help=words[name])]
+        if not is_part(value):
+            hint = "" if value == "" else None  # of nothing there is nothing to say
+            said = tyro.conf.arg(name=_option(name), help=words.get(name), help_behavior_hint=hint)
+            narrowed[name] = Annotated[narrowed[name], said]
     members = {
         "__annotations__": narrowed,
         "__doc__": wording.lead(cls, list(values), title),
@@ -160,6 +162,11 @@ def _schema(part: Any, title: str = "") -> Any:
     }
     twin: Any = type(cls.__name__, (cls,), members)
     return dataclasses.dataclass(frozen=True, kw_only=True)(twin)(**values)
+
+
+def _option(field: str) -> str:
+    """What a field is called on the command line; one that ends in _ is a keyword of Python's."""
+    return field.rstrip("_").replace("_", "-")
 
 
 def _titled(schema: Any) -> Any:
@@ -196,7 +203,7 @@ def _leaves(part: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """("optim.learning-rate", float), … : every option of `part` with its annotation."""
     hints = typing.get_type_hints(type(part))
     for field in fields(type(part)):
-        value, name = getattr(part, field.name), prefix + field.name.replace("_", "-")
+        value, name = getattr(part, field.name), prefix + _option(field.name)
         if is_part(value):
             yield from _leaves(value, name + ".")
         elif has_parts(value):
