@@ -18,7 +18,7 @@ from vdm_jax.core import video
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BROUGHT = {
-    "bench": "video_diffusion_pytorch",
+    "bench": "diffusers",  # beside a torch for CPUs alone, torchvision cannot be imported
     "cuda": "jax_cuda12_plugin",
     "curate": "scenedetect",
     "evaluate": "cv2",
