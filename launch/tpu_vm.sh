@@ -88,6 +88,7 @@ ready() {
             continue
             ;;
         SUSPENDED | FAILED)
+            ((SECONDS < deadline)) || unavailable "$NAME is $state after $PATIENCE s"
             echo "$NAME is $state; it is asked for anew" >&2
             remove
             absent=mine

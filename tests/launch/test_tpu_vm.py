@@ -85,6 +85,13 @@ def test_up_does_not_wait_for_ever(fakes):
     assert kinds(fakes) == ["create"]
 
 
+def test_what_fails_again_and_again_is_not_asked_for_for_ever(fakes):
+    fakes.answers({LIST: ["", "FAILED"] * 1000})
+    done = fakes.run("tpu_vm.sh", "up", *TRAINING, PATIENCE="2", **SETTINGS)
+    assert done.returncode == 75 and done.stderr.endswith("error: vdm is FAILED after 2 s\n")
+    assert kinds(fakes).count("create") == kinds(fakes).count("delete") + 1 > 2
+
+
 def test_where_gcloud_fails_nothing_is_made(fakes):
     fakes.answers({LIST: [1]})
     assert fakes.run("tpu_vm.sh", "up", *TRAINING, **SETTINGS).returncode == 75
