@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from vdm_jax.core import video
 from vdm_jax.data.shard import Shards
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("notebooks")]  # they share what compiled
+pytestmark = pytest.mark.long
 
 
 def frames(path: Path, count: int) -> np.ndarray:

@@ -23,7 +23,6 @@ def evaluation(folder, output):
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("evaluation killed")
 def test_a_killed_evaluation_draws_nothing_twice(tmp_path):
     parts.model(tmp_path / "model", parts.MODEL)
     parts.shards(tmp_path / "real", COUNT)

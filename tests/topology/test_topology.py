@@ -3,7 +3,7 @@
 import pytest
 from topology.run import HERE, ONE, Plan, held, layout, proof
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("topology")]  # its fixture is made once
+pytestmark = pytest.mark.long
 
 LAYOUTS = [ONE, layout("1x4:fsdp2,context2"), layout("2x2:context2,tensor2")]
 SHORT = {"steps": 10, "save_every": 5, "preview_every": 10}
