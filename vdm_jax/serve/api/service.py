@@ -5,7 +5,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -170,8 +169,8 @@ class Service:
             if job is None:
                 break
             if job.status == jobs.COMPLETED:
-                with suppress(FileNotFoundError):  # deleted since: so is its row
-                    return self.files.path(image, files.IMAGE).read_bytes()
+                with await run_in_threadpool(self.content, caller, image, files.IMAGE) as file:
+                    return file.read()
             if job.status == jobs.FAILED:
                 raise ApiError(500, job.error_code, job.error_message)
             await asyncio.sleep(0.1)
